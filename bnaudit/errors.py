@@ -1,0 +1,33 @@
+"""The errors meant for the user: raised where the fact is known, caught once, in the command line."""
+
+from __future__ import annotations
+
+
+class BnauditError(Exception):
+    """Base of every error that is the request's or the input's fault, told in one line.
+
+    The message says what is wrong, where, and what to do. The command line prints it without a
+    traceback and exits with `exit_code`.
+    """
+
+    exit_code = 2
+
+
+class InputError(BnauditError):
+    """A file, an option or an argument that cannot be used as it is."""
+
+
+class ModelError(BnauditError):
+    """A model that cannot be audited, or that cannot take the data it was given."""
+
+
+class NonFiniteError(BnauditError):
+    """An activation that is NaN or infinite on its way into a BatchNorm layer.
+
+    `layer` is the first such layer in call order, `batch` the number of the batch, from 0.
+    """
+
+    def __init__(self, message: str, *, layer: str, batch: int) -> None:
+        super().__init__(message)
+        self.layer = layer
+        self.batch = batch

@@ -1,0 +1,1 @@
+"""What bnaudit concludes from an Audit."""

@@ -1,0 +1,1 @@
+"""An Audit made visible: terminal, plots, files."""

@@ -1,0 +1,1 @@
+"""The verbs: each composes the folders below it into one job."""
