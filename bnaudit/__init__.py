@@ -1,0 +1,31 @@
+"""bnaudit: diagnoses and repairs the statistics of BatchNorm layers.
+
+The Python API is the verbs: `bnaudit.measure(model, data)`. They are imported when first used, so
+that `import bnaudit` and `bnaudit --help` load nothing heavy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from bnaudit.results import Audit
+    from bnaudit.verbs.measure import measure
+
+__all__ = ["Audit", "__version__", "measure"]
+
+_LAZY = {"measure": "bnaudit.verbs.measure", "Audit": "bnaudit.results"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        import importlib
+
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'bnaudit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

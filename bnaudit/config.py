@@ -1,0 +1,154 @@
+"""The settings of a run: one typed model, filled from a TOML file and the command line.
+
+The file has the same names as the options, with underscores or dashes; paths in it are relative to
+the file. The command line wins.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from bnaudit.errors import InputError
+
+DEFAULT_FILE = "bnaudit.toml"
+SCHEMES = ("torchvision", "timm", "imagefolder", "cifar10", "npz")
+"""Specs of the form `scheme:rest`; of these, all but the first two name a path."""
+
+_PATH_SCHEMES = SCHEMES[2:]
+
+
+class Settings(BaseModel):
+    """What a user can set, on the command line or in a file. One field an option."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    checkpoint: Path | None = None
+    model: str | None = None
+    model_arg: dict[str, Any] = Field(default_factory=dict)
+    checkpoint_key: str | None = None
+    allow_mismatch: bool = False
+    trust_pickle: bool = False
+    data: str | None = None
+    data_arg: dict[str, Any] = Field(default_factory=dict)
+    transform: str | None = None
+    forward: str | None = None
+    compare: str | None = None
+    task: Literal["auto", "classification", "other"] = "auto"
+    batch_size: int | None = Field(default=None, ge=1)
+    train_batch_size: int | None = Field(default=None, ge=1)
+    samples: int | Literal["all"] = 2000
+    seed: int = Field(default=0, ge=0)
+    workers: int = Field(default=0, ge=0)
+    skip_bad: bool = False
+    device: str = "auto"
+    dtype: Literal["float32", "bf16", "fp16"] = "float32"
+    channels_last: bool = False
+    output: Path | None = None
+    plots: bool = True
+
+    @field_validator("samples")
+    @classmethod
+    def _positive(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("give a positive number, or all")
+        return value
+
+
+@dataclass(frozen=True)
+class ConfigFile:
+    """A configuration file as read: where it is, and its values with paths made absolute."""
+
+    path: Path
+    values: dict[str, Any]
+
+
+def find_config(folder: Path) -> Path | None:
+    """`bnaudit.toml` in `folder`, else a `pyproject.toml` there that has [tool.bnaudit]."""
+    if (folder / DEFAULT_FILE).is_file():
+        return folder / DEFAULT_FILE
+    pyproject = folder / "pyproject.toml"
+    if pyproject.is_file() and "bnaudit" in _read_toml(pyproject).get("tool", {}):
+        return pyproject
+    return None
+
+
+def read_config(path: Path) -> ConfigFile:
+    """Read a TOML file. Raises `InputError` that names the file and the line or the key."""
+    if path.is_dir():
+        raise InputError(f"--config {path}: is a folder, give a TOML file")
+    document = _read_toml(path)
+    if path.name == "pyproject.toml":
+        document = document.get("tool", {}).get("bnaudit", {})
+    values = {}
+    for key, value in document.items():
+        name = key.replace("-", "_")
+        if name not in Settings.model_fields:
+            raise InputError(f"{path}: unknown key {key!r}{nearest(name, Settings.model_fields)}")
+        values[name] = _rebased(name, value, path.parent)
+    return ConfigFile(path, values)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"--config {path}: no such file") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as TOML: {error}") from error
+
+
+def nearest(name: str, known: Any) -> str:
+    """`; did you mean 'x'?`, or what is known where nothing is near."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known are {', '.join(sorted(known))}"
+
+
+def _rebased(name: str, value: Any, folder: Path) -> Any:
+    """Paths in a configuration file are relative to the file, not to where one stands."""
+    if not isinstance(value, str):
+        return value
+    if name in ("checkpoint", "output"):
+        return str(folder / value)
+    if name in ("model", "data", "transform", "forward", "compare"):
+        return _rebased_spec(value, folder)
+    return value
+
+
+def _rebased_spec(spec: str, folder: Path) -> str:
+    scheme, _, rest = spec.partition(":")
+    if scheme in _PATH_SCHEMES:
+        return f"{scheme}:{folder / rest}"
+    if scheme.endswith(".py"):
+        return f"{folder / scheme}:{rest}"
+    return spec
+
+
+def resolve(options: Mapping[str, Any], file: ConfigFile | None) -> Settings:
+    """The settings in force: the file's values, overridden by every option that was given.
+
+    `options` holds None for what the command line does not say. Dictionaries (`model_arg`,
+    `data_arg`) are merged key by key. Raises `InputError` naming the option or the file's key.
+    """
+    values: dict[str, Any] = dict(file.values) if file else {}
+    given = {key: value for key, value in options.items() if value is not None}
+    for key, value in given.items():
+        merged = isinstance(value, dict) and isinstance(values.get(key), dict)
+        values[key] = {**values[key], **value} if merged else value
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        option = "--" + name.replace("_", "-")
+        where = option if name in given or file is None else f"{file.path}: key {name!r}"
+        message = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"{where}: {message}, got {first['input']!r}") from error

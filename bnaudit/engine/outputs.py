@@ -1,0 +1,192 @@
+"""Comparing a network's outputs under two conditions, batch by batch, without keeping them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from bnaudit.errors import InputError
+from bnaudit.results import NetworkAudit, Score
+from bnaudit.stats.outputs import (
+    classification_sums,
+    label_sums,
+    paired_correct_sums,
+    squared_difference_sums,
+)
+
+Task = Literal["auto", "classification", "other"]
+Compare = Callable[[Any, Any], float | Mapping[str, float]]
+
+
+def class_scores(output: Any) -> Tensor | None:
+    """The logits (N, K ≥ 2) of a classifier's output: the tensor itself or its `logits`."""
+    if isinstance(output, Mapping):
+        output = output.get("logits")
+    elif not isinstance(output, Tensor):
+        output = getattr(output, "logits", None)
+    if isinstance(output, Tensor) and output.dim() == 2 and output.shape[1] >= 2:
+        return output if output.is_floating_point() else None
+    return None
+
+
+class OutputComparison:
+    """Accumulates the figures of a `NetworkAudit`.
+
+    Sums stay on the device until `result`: nothing waits for a batch. With task "auto" the first
+    output decides: class scores (N, K) make it a classification, unless the labels are none.
+    """
+
+    def __init__(self, task: Task, batch_size: int | None, compare: Compare | None = None) -> None:
+        self._task = task
+        self._batch_size = batch_size
+        self._compare = compare
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self._custom: dict[str, float] = {}
+        self._not_comparable: dict[str, None] = {}
+        self._checks: list[tuple[Tensor, int]] = []
+        self._comparable_parts = 0
+
+    def deployed(self, output: Any, labels: Tensor | None) -> None:
+        """Score one batch of deployed outputs."""
+        logits = self._logits(output)
+        if logits is not None and labels is not None:
+            labels = self._checked(labels, logits)
+            self._add("deployed", label_sums(logits, labels), len(labels))
+
+    def pair(self, deployed: Any, other: Any, labels: Tensor | None, samples: int) -> None:
+        """Compare the outputs of one mini-batch under both conditions."""
+        self._counts["compared"] = self._counts.get("compared", 0) + samples
+        if self._compare is not None:
+            self._add_custom(self._compare(deployed, other), samples)
+        a, b = self._logits(deployed), self._logits(other)
+        if a is not None and b is not None:
+            self._add("classification", classification_sums(a, b), samples)
+            if labels is not None:
+                labels = self._checked(labels, a)
+                self._add("deployed_compared", label_sums(a, labels), samples)
+                self._add("batch_statistics", label_sums(b, labels), samples)
+                self._add("discordant", paired_correct_sums(a, b, labels), samples)
+            return
+        self._compare_parts(_parts("output", deployed), _parts("output", other))
+
+    def result(self, kept_estimates: tuple[str, ...]) -> NetworkAudit:
+        """The figures. Waits for the device."""
+        classification = "classification" in self._sums or "deployed" in self._sums
+        self._settle_labels()
+        agreement = self._mean("classification")
+        discordant = self._sums.get("discordant")
+        note = None
+        if not self._counts.get("compared"):
+            note = f"fewer samples than one mini-batch of {self._batch_size}: nothing to compare"
+        elif not classification and not self._comparable_parts and not self._custom:
+            note = "the outputs are not comparable: give --compare file.py:function"
+        return NetworkAudit(
+            task="classification" if classification else "other",
+            batch_size=self._batch_size,
+            compared=self._counts.get("compared", 0),
+            deployed=self._score("deployed"),
+            deployed_compared=self._score("deployed_compared"),
+            batch_statistics=self._score("batch_statistics"),
+            only_deployed_correct=int(discordant[0]) if discordant is not None else None,
+            only_batch_correct=int(discordant[1]) if discordant is not None else None,
+            agreement=agreement[0] if agreement else None,
+            kl=max(0.0, agreement[1]) if agreement else None,
+            relative_rms=self._relative_rms(),
+            not_comparable=tuple(self._not_comparable),
+            custom={k: v / self._counts["compared"] for k, v in self._custom.items()},
+            kept_estimates=kept_estimates,
+            note=note,
+        )
+
+    def _logits(self, output: Any) -> Tensor | None:
+        if self._task == "other":
+            return None
+        logits = class_scores(output)
+        if logits is None and self._task == "classification":
+            raise InputError(
+                "--task classification: the model's output is not a tensor of class scores (N, K); "
+                "use --task other, or let --forward return the scores"
+            )
+        return logits
+
+    def _checked(self, labels: Tensor, logits: Tensor) -> Tensor:
+        """Labels on the logits' device; their range is checked without waiting for it."""
+        if len(labels) != len(logits):
+            raise InputError(
+                f"the model gives {len(logits)} outputs for a batch of {len(labels)} labels: give "
+                "--forward to match them, or --task other"
+            )
+        labels = labels.to(logits.device)
+        classes = logits.shape[1]
+        if labels.device.type == "cpu":
+            _check_range(int(labels.min()), int(labels.max()), classes)
+            return labels
+        self._checks.append((torch.stack([labels.min(), labels.max()]), classes))
+        return labels.clamp(0, classes - 1)
+
+    def _settle_labels(self) -> None:
+        for extremes, classes in self._checks:
+            low, high = extremes.tolist()
+            _check_range(low, high, classes)
+        self._checks.clear()
+
+    def _compare_parts(self, a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+        for name in a.keys() | b.keys():
+            x, y = a.get(name), b.get(name)
+            if x is None or y is None or x.shape != y.shape:
+                self._not_comparable[name] = None
+            elif x.is_floating_point():
+                self._comparable_parts += 1
+                self._add("squares", squared_difference_sums(x, y), 0)
+
+    def _add(self, name: str, sums: Tensor, samples: int) -> None:
+        self._sums[name] = self._sums[name] + sums.double() if name in self._sums else sums.double()
+        self._counts[name] = self._counts.get(name, 0) + samples
+
+    def _add_custom(self, figures: float | Mapping[str, float], samples: int) -> None:
+        named = figures if isinstance(figures, Mapping) else {"compare": figures}
+        for name, value in named.items():
+            self._custom[name] = self._custom.get(name, 0.0) + float(value) * samples
+
+    def _mean(self, name: str) -> list[float] | None:
+        if name not in self._sums or not self._counts[name]:
+            return None
+        means: list[float] = (self._sums[name] / self._counts[name]).tolist()
+        return means
+
+    def _score(self, name: str) -> Score | None:
+        means = self._mean(name)
+        return Score(self._counts[name], means[0], means[1]) if means else None
+
+    def _relative_rms(self) -> float | None:
+        if "squares" not in self._sums:
+            return None
+        difference, reference = self._sums["squares"].tolist()
+        return float((difference / reference) ** 0.5) if reference > 0 else None
+
+
+def _check_range(low: int, high: int, classes: int) -> None:
+    if low < 0 or high >= classes:
+        raise InputError(
+            f"the labels run from {low} to {high}, the model has {classes} outputs (classes 0 to "
+            f"{classes - 1}): check --data and --model, or use --task other"
+        )
+
+
+def _parts(name: str, output: Any) -> dict[str, Tensor]:
+    """All tensors of a nested output by their path."""
+    if isinstance(output, Tensor):
+        return {name: output}
+    if isinstance(output, Mapping):
+        items = [(f"{name}.{key}", value) for key, value in output.items()]
+    elif isinstance(output, (list, tuple)):
+        items = [(f"{name}[{i}]", value) for i, value in enumerate(output)]
+    elif hasattr(output, "__dict__"):
+        items = [(f"{name}.{key}", value) for key, value in vars(output).items()]
+    else:
+        return {}
+    return {path: tensor for key, value in items for path, tensor in _parts(key, value).items()}

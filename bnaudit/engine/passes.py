@@ -1,0 +1,183 @@
+"""One pass over the data: the deployed condition measured, mini-batch statistics beside it."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bnaudit.engine.batches import Batch, describe, labels_of, slice_batch, to_device
+from bnaudit.engine.collect import Collector, LayerRecord
+from bnaudit.engine.layers import BNLayer
+from bnaudit.engine.minibatch import MiniBatchStatistics
+from bnaudit.engine.outputs import Compare, OutputComparison, Task
+from bnaudit.engine.state import inference, intercepted, placed, seeded
+from bnaudit.errors import BnauditError, ModelError
+from bnaudit.results import NetworkAudit
+
+Forward = Callable[[nn.Module, Any], Any]
+Progress = Callable[[int], None]
+
+_PACKAGE = str(Path(__file__).resolve().parents[1])
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How data go through the model. `autocast` None keeps the model's own dtype."""
+
+    forward: Forward
+    device: torch.device
+    autocast: torch.dtype | None = None
+    channels_last: bool = False
+    seed: int = 0
+
+    def casting(self) -> AbstractContextManager[Any]:
+        """The autocast context of one forward."""
+        if self.autocast is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.autocast)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one pass saw: a record of each layer that was called, and the network's figures."""
+
+    records: dict[str, LayerRecord]
+    network: NetworkAudit
+    samples: int
+    labelled: bool
+    mini_batch_size: int | None
+    layers: list[BNLayer] = field(default_factory=list)
+
+
+def measure_pass(
+    model: nn.Module,
+    layers: list[BNLayer],
+    batches: Iterable[Batch],
+    groups: int,
+    conditions: Conditions,
+    *,
+    mini_batch_size: int | None,
+    task: Task = "auto",
+    compare: Compare | None = None,
+    progress: Progress | None = None,
+) -> Measurement:
+    """Measure `layers` over `batches`; the model is bit for bit as before afterwards.
+
+    `mini_batch_size` None takes the size of the first batch. Raises `ModelError` where the model
+    cannot take the data, `NonFiniteError` where an activation is not finite.
+    """
+    with (
+        seeded(conditions.seed),
+        placed(model, conditions.device, channels_last=conditions.channels_last),
+        inference(model),
+    ):
+        run = _Pass(model, layers, groups, conditions, mini_batch_size, task, compare)
+        for batch in batches:
+            run.step(batch)
+            if progress is not None:
+                progress(batch.size)
+        return run.result()
+
+
+class _Pass:
+    """The loop's state: what has been collected so far."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: list[BNLayer],
+        groups: int,
+        conditions: Conditions,
+        mini_batch_size: int | None,
+        task: Task,
+        compare: Compare | None,
+    ) -> None:
+        self._model, self._conditions = model, conditions
+        self._layers = [layer for layer in layers if layer.role == "estimated"]
+        self._groups, self._mini_batch_size = groups, mini_batch_size
+        self._task, self._compare = task, compare
+        self._collector: Collector | None = None
+        self._mini_batch = MiniBatchStatistics()
+        self._samples = 0
+        self._labelled = False
+
+    def step(self, batch: Batch) -> None:
+        """One batch under both conditions."""
+        if self._collector is None:
+            self._mini_batch_size = self._mini_batch_size or batch.size
+            self._collector = Collector(self._groups, self._mini_batch_size)
+            self._comparison = OutputComparison(self._task, self._mini_batch_size, self._compare)
+        conditions = self._conditions
+        data = to_device(batch.data, conditions.device, channels_last=conditions.channels_last)
+        labels = labels_of(data)
+        self._labelled |= labels is not None
+        self._collector.start(batch)
+        with intercepted(self._layers, self._collector):
+            output = self._forward(data, batch)
+        self._collector.end()
+        self._comparison.deployed(output, labels)
+        self._compare_mini_batches(data, labels, output, batch)
+        self._samples += batch.size
+
+    def _compare_mini_batches(
+        self, data: Any, labels: Tensor | None, output: Any, batch: Batch
+    ) -> None:
+        size = self._mini_batch_size
+        assert size is not None
+        adaptive = [layer for layer in self._layers if layer.verified and not layer.frozen]
+        if not adaptive:
+            return
+        for start in range(0, batch.size - size + 1, size):
+            cut = (start, start + size, batch.size)
+            with intercepted(adaptive, self._mini_batch):
+                other = self._forward(slice_batch(data, *cut), batch)
+            part = labels[start : start + size] if labels is not None else None
+            self._comparison.pair(slice_batch(output, *cut), other, part, size)
+
+    def _forward(self, data: Any, batch: Batch) -> Any:
+        try:
+            with self._conditions.casting():
+                return self._conditions.forward(self._model, data)
+        except BnauditError:
+            raise
+        except torch.OutOfMemoryError as error:
+            raise ModelError(
+                f"out of memory on {self._conditions.device} with batches of {batch.size}: give a "
+                "smaller --batch-size"
+            ) from error
+        except Exception as error:
+            if _is_ours(error):
+                raise
+            reason = (str(error).strip().splitlines() or [""])[0]
+            raise ModelError(
+                f"the model cannot take batch {batch.index}, {describe(data)}: "
+                f"{type(error).__name__}: {reason}. Check --data and --transform, or say how to "
+                "call the model with --forward file.py:function"
+            ) from error
+
+    def result(self) -> Measurement:
+        """Settle everything that is still on its way."""
+        if self._collector is None:
+            raise ModelError("the data gave no batch: nothing to measure on")
+        self._collector.finish()
+        return Measurement(
+            records=self._collector.records,
+            network=self._comparison.result(tuple(sorted(self._mini_batch.kept))),
+            samples=self._samples,
+            labelled=self._labelled,
+            mini_batch_size=self._mini_batch_size,
+            layers=self._layers,
+        )
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether bnaudit's own code raised it: then it is a bug, not the user's input."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and frames[-1].filename.startswith(_PACKAGE)

@@ -1,0 +1,171 @@
+"""Everything that bnaudit changes on its way through a model, as context managers that undo it.
+
+After each of them the model and PyTorch's global state are bit for bit as before, also after an
+exception or Ctrl-C inside.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bnaudit.engine.layers import BNLayer
+
+Handler = Callable[[BNLayer, Callable[..., Any], Tensor], Any]
+"""What runs in place of a layer: (layer, its own forward as a function of the input, the input)."""
+
+
+@contextmanager
+def inference(model: nn.Module) -> Iterator[None]:
+    """`model.eval()` without gradients or compiled code; modes and buffers are put back after.
+
+    `no_grad`, not `inference_mode`: tensors made in inference mode poison later training. Compiled
+    modules run eagerly inside, because hooks and patches added after compilation are ignored.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_modes(model))
+        stack.enter_context(_buffers(model))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        model.eval()
+        yield
+
+
+@contextmanager
+def _modes(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def _buffers(model: nn.Module) -> Iterator[None]:
+    """Put back every buffer that changed: its tensor where it was rebound, its values in place."""
+    saved = [
+        (module, name, buffer, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for module, name, buffer, values in saved:
+                module._buffers[name] = buffer
+                if not _same_bits(buffer, values):
+                    buffer.copy_(values)
+
+
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    return torch.equal(a, b) or bool(((a == b) | ((a != a) & (b != b))).all())
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Run with Python, NumPy and torch generators seeded; their states are restored after."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    cpu_state = torch.get_rng_state()
+    cuda = torch.cuda.is_available() and torch.cuda.is_initialized()
+    cuda_states = torch.cuda.get_rng_state_all() if cuda else []
+    mps = torch.backends.mps.is_available()
+    mps_state = torch.mps.get_rng_state() if mps else None
+    try:
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.manual_seed(seed)
+        yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        torch.set_rng_state(cpu_state)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda_states)
+        if mps_state is not None:
+            torch.mps.set_rng_state(mps_state)
+
+
+@contextmanager
+def placed(
+    model: nn.Module, device: torch.device | None, *, channels_last: bool = False
+) -> Iterator[None]:
+    """The model on `device` and, where asked, in channels_last; its own storage returns after."""
+    if device is None and not channels_last:
+        yield
+        return
+    modules = list(model.modules())
+    parameters = [(p, p.data) for m in modules for p in m._parameters.values() if p is not None]
+    buffers = [(m, n, b) for m in modules for n, b in m._buffers.items() if b is not None]
+    try:
+        if device is not None:
+            model.to(device)
+        if channels_last:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        yield
+    finally:
+        for parameter, data in parameters:
+            parameter.data = data
+        for module, name, buffer in buffers:
+            module._buffers[name] = buffer
+
+
+@contextmanager
+def intercepted(layers: Sequence[BNLayer], handler: Handler) -> Iterator[None]:
+    """Inside, every call of a layer runs `handler(layer, forward, input)` instead.
+
+    The instance's `forward` is replaced, not hooked: a hook gets no positional argument for
+    `bn(input=x)` and sees nothing of `bn.forward(x)`.
+    """
+    before = [(layer.module, layer.module.__dict__.get("forward")) for layer in layers]
+    try:
+        for layer in layers:
+            layer.module.forward = _Intercept(layer, layer.module.forward, handler)
+        yield
+    finally:
+        for module, own in before:
+            module.__dict__.pop("forward", None)
+            if own is not None:  # somebody else's patch, put back as it was
+                module.__dict__["forward"] = own
+
+
+class _Intercept:
+    """Finds the input among a call's arguments, and leaves the others as they are."""
+
+    def __init__(self, layer: BNLayer, forward: Callable[..., Any], handler: Handler) -> None:
+        self._layer, self._forward, self._handler = layer, forward, handler
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if args:
+            return self._handler(
+                self._layer, lambda x: self._forward(x, *args[1:], **kwargs), args[0]
+            )
+        name = "input" if "input" in kwargs else next(iter(kwargs), "input")
+        rest = {key: value for key, value in kwargs.items() if key != name}
+        return self._handler(
+            self._layer, lambda x: self._forward(**{name: x}, **rest), kwargs.get(name)  # type: ignore[arg-type]
+        )
+
+
+@contextmanager
+def statistics(layer: BNLayer, mean: Tensor, var: Tensor) -> Iterator[None]:
+    """Inside, the layer normalises by these statistics; its own tensors return after.
+
+    The buffers are rebound, not written, and the tensors are cast to the dtype of the layer's own.
+    """
+    buffers = layer.module._buffers
+    own_mean, own_var = layer.estimated
+    try:
+        buffers["running_mean"] = mean.to(own_mean.dtype)
+        buffers["running_var"] = var.to(own_var.dtype)
+        yield
+    finally:
+        buffers["running_mean"], buffers["running_var"] = own_mean, own_var

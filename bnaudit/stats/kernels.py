@@ -1,0 +1,130 @@
+"""Moments of contiguous runs of rows of a layer's input: the only code that reads activations.
+
+Which kernel reads fastest at what accuracy was measured, see `benchmarks/moments_kernel.py`.
+On the CPU PyTorch's own `batch_norm_update_stats` is slow (contiguous) or accumulates in float32
+without blocking (channels_last: relative error 4e-3 at two million elements a channel).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+SCRATCH_ELEMENTS = 2**19
+"""Elements of the CPU scratch buffer: 2 MB in float32, which stays in the cache between reads."""
+
+
+@dataclass(frozen=True)
+class RunMoments:
+    """Moments of S consecutive runs of rows: `mean` and `m2` (S, C), on the input's device.
+
+    `counts` holds each run's number of elements a channel, a plain list: nothing waits for a device.
+    """
+
+    counts: tuple[int, ...]
+    mean: Tensor
+    m2: Tensor
+
+
+def run_moments(x: Tensor, bounds: Sequence[int], scratch: Scratch) -> RunMoments:
+    """Moments of rows bounds[i] to bounds[i+1] of `x`, for each i.
+
+    `x`: (N, C, *) of any floating dtype, 2-D to 5-D; `bounds`: increasing, from 0 to N, no run
+    empty; `scratch` is used on the CPU only. On CUDA one fused kernel a run.
+    """
+    if x.dim() == 2:
+        x = x.unsqueeze(-1)
+    row = x.numel() // (x.shape[0] * x.shape[1])
+    counts = tuple((stop - start) * row for start, stop in pairwise(bounds))
+    with torch.autocast(x.device.type, enabled=False):
+        if x.device.type == "cpu":
+            mean, m2 = _shifted_sums(x, bounds, counts, scratch)
+        elif x.device.type == "cuda":
+            mean, m2 = _fused_cuda(x, bounds, counts)
+        else:
+            mean, m2 = _var_mean(x, bounds, counts)
+    return RunMoments(counts, mean, m2)
+
+
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which an input's moments are accumulated: never below float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+class Scratch:
+    """One reusable buffer for the shifted values, so that they never travel to main memory."""
+
+    def __init__(self, elements: int = SCRATCH_ELEMENTS) -> None:
+        self._elements = elements
+        self._buffers: dict[torch.dtype, Tensor] = {}
+
+    def rows(self, x: Tensor) -> int:
+        """How many rows of `x` fit, at least one."""
+        return max(1, self._elements // max(1, x[0].numel()))
+
+    def like(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """An uninitialised view of x's shape and memory layout in `dtype`."""
+        buffer = self._buffers.get(dtype)
+        if buffer is None or buffer.numel() < x.numel():
+            buffer = torch.empty(max(x.numel(), self._elements), dtype=dtype)
+            self._buffers[dtype] = buffer
+        flat = buffer[: x.numel()]
+        if x.dim() > 3 and x.stride(1) == 1 and not x.is_contiguous():  # channels_last, 2d or 3d
+            order = (0, *range(2, x.dim()), 1)
+            back = (0, x.dim() - 1, *range(1, x.dim() - 1))
+            return flat.view([x.shape[i] for i in order]).permute(back)
+        return flat.view(x.shape)
+
+
+def _shifted_sums(
+    x: Tensor, bounds: Sequence[int], counts: Sequence[int], scratch: Scratch
+) -> tuple[Tensor, Tensor]:
+    """Σ(x − p) and Σ(x − p)² in cache-sized pieces, then mean and M2 about the pilot p.
+
+    The pilot is the mean of the first row. M2 = Σ(x−p)² − (Σ(x−p))²/n loses digits only where p
+    is many standard deviations from the mean, and then the rows differ by as much.
+    """
+    dtype = accumulation_dtype(x.dtype)
+    space = list(range(2, x.dim()))
+    pilot = x[:1].mean(space, dtype=dtype, keepdim=True)
+    step = scratch.rows(x)
+    sums = torch.zeros(2, len(counts), x.shape[1], dtype=torch.float64)
+    for run, (start, stop) in enumerate(pairwise(bounds)):
+        for first in range(start, stop, step):
+            piece = x[first : min(first + step, stop)]
+            y = scratch.like(piece, dtype)
+            torch.sub(piece, pilot, out=y)
+            sums[0, run] += y.sum(space).sum(0, dtype=torch.float64)
+            y.square_()
+            sums[1, run] += y.sum(space).sum(0, dtype=torch.float64)
+    n = torch.tensor(counts, dtype=torch.float64).unsqueeze(1)
+    m2 = (sums[1] - sums[0].square() / n).clamp(min=0)
+    return pilot.flatten().double() + sums[0] / n, m2
+
+
+def _fused_cuda(
+    x: Tensor, bounds: Sequence[int], counts: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Welford in one kernel a run; half precision is read once and accumulated in float32."""
+    means, m2s = [], []
+    for (start, stop), count in zip(pairwise(bounds), counts, strict=True):
+        mean, invstd = torch.batch_norm_stats(x[start:stop], 0.0)
+        means.append(mean)
+        m2s.append(invstd.pow(-2) * count)  # a constant channel has 1/0 = inf here, and M2 = 0
+    return torch.stack(means), torch.stack(m2s)
+
+
+def _var_mean(x: Tensor, bounds: Sequence[int], counts: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """PyTorch's own reduction: correct everywhere, for devices without a faster one."""
+    dims = [0, *range(2, x.dim())]
+    means, m2s = [], []
+    for (start, stop), count in zip(pairwise(bounds), counts, strict=True):
+        run = x[start:stop].to(accumulation_dtype(x.dtype))
+        var, mean = torch.var_mean(run, dims, correction=0)
+        means.append(mean)
+        m2s.append(var * count)
+    return torch.stack(means), torch.stack(m2s)

@@ -1,0 +1,47 @@
+"""Network discrepancy: a model's outputs under two sets of statistics, on the same samples."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def classification_sums(a: Tensor, b: Tensor) -> Tensor:
+    """Sums over the samples of a batch, (2,) float64: [same top-1 class, KL(softmax a ‖ softmax b)].
+
+    `a`, `b`: logits (N, K). KL is in nats.
+    """
+    log_a, log_b = log_softmax(a), log_softmax(b)
+    agree = (a.argmax(1) == b.argmax(1)).sum()
+    kl = (log_a.exp() * (log_a - log_b)).nan_to_num(0.0).sum()
+    return torch.stack([agree.to(kl.dtype), kl])
+
+
+def label_sums(logits: Tensor, labels: Tensor) -> Tensor:
+    """Sums over the samples of a batch, (2,): [top-1 correct, cross-entropy in nats].
+
+    `logits` (N, K), `labels` (N,) in 0..K−1.
+    """
+    log_p = log_softmax(logits)
+    loss = functional.nll_loss(log_p, labels, reduction="sum")
+    return torch.stack([(logits.argmax(1) == labels).sum().to(loss.dtype), loss])
+
+
+def paired_correct_sums(a: Tensor, b: Tensor, labels: Tensor) -> Tensor:
+    """[only a correct, only b correct], (2,): the discordant pairs of McNemar's test."""
+    right_a, right_b = a.argmax(1) == labels, b.argmax(1) == labels
+    return torch.stack([(right_a & ~right_b).sum(), (~right_a & right_b).sum()])
+
+
+def squared_difference_sums(a: Tensor, b: Tensor) -> Tensor:
+    """[Σ(a − b)², Σa²] over all elements, (2,): the parts of a relative RMS difference."""
+    wide = torch.float64 if a.device.type != "mps" else torch.float32
+    x, y = a.to(wide), b.to(wide)
+    return torch.stack([(x - y).square().sum(), x.square().sum()])
+
+
+def log_softmax(logits: Tensor) -> Tensor:
+    """Log-probabilities in at least float32."""
+    wide = logits.dtype if logits.dtype == torch.float64 else torch.float32
+    return functional.log_softmax(logits, dim=1, dtype=wide)

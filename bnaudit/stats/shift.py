@@ -1,0 +1,78 @@
+"""Estimation shift: how wrong a layer's normalised activation is at inference.
+
+Huang et al. 2022 (arXiv:2203.10778) measure the estimation shift of a layer by the unnormalised
+distances ‖m̂ − m‖₂ and ‖√v̂ − √v‖₂ between estimated and expected statistics. The magnitude here
+is the *normalised* form, comparable between layers: the root mean squared error of the normalised
+activation, in standard deviations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class SquaredShift:
+    """d² split into its two parts, each (…, C): `mean_part` + `scale_part` = d².
+
+    Both are NaN in an undefined channel (v̂ + ε ≤ 0).
+    """
+
+    mean_part: Tensor
+    scale_part: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """d², (…, C)."""
+        return self.mean_part + self.scale_part
+
+
+def squared_shift(
+    mean: Tensor, var: Tensor, estimated_mean: Tensor, estimated_var: Tensor, eps: float
+) -> SquaredShift:
+    """The squared estimation shift d² of each channel.
+
+    With s = √(v + ε) and ŝ = √(v̂ + ε) the normalised activation is (x − m̂)/ŝ where it should be
+    (x − m)/s. Its mean squared error over the population is exactly
+
+        d² = ((m − m̂)/ŝ)² + (√v/ŝ − √v/s)²
+
+    for any distribution of x: only its first two moments enter. For ε → 0 this is the squared
+    2-Wasserstein distance of the two Gaussians divided by v̂.
+
+    `mean` and biased `var` are the expected statistics, (…, C); the estimated ones are (C,).
+    All float64.
+    """
+    scale = torch.where(estimated_var + eps > 0, estimated_var + eps, torch.nan).sqrt()
+    # √v/s → 1 as v → ∞ and is 0 at v = 0, also where ε = 0.
+    normalised_std = torch.where(var > 0, (var / (var + eps).clamp(min=1e-300)).sqrt(), 0.0)
+    return SquaredShift(
+        ((mean - estimated_mean) / scale).square(),
+        (var.sqrt() / scale - normalised_std).square(),
+    )
+
+
+def channel_mean(values: Tensor) -> Tensor:
+    """The mean over defined channels, (…, C) → (…); NaN where no channel is defined."""
+    return values.nanmean(-1)
+
+
+def gamma_weighted_mean(values: Tensor, gamma: Tensor) -> Tensor:
+    """Σγ²·value / Σγ² over defined channels, (…, C) → (…): the share of the layer's output.
+
+    `gamma` (C,) is the affine weight. NaN where γ is zero in every defined channel.
+    """
+    defined = ~values.isnan()
+    weight = gamma.square() * defined
+    return (weight * values.nan_to_num(0.0)).sum(-1) / weight.sum(-1)
+
+
+def unnormalised_norms(
+    mean: Tensor, var: Tensor, estimated_mean: Tensor, estimated_var: Tensor
+) -> tuple[float, float]:
+    """Huang et al. 2022's own magnitudes: (‖m̂ − m‖₂, ‖√v̂ − √v‖₂) over the channels."""
+    std_gap = estimated_var.clamp(min=0).sqrt() - var.sqrt()
+    return float((estimated_mean - mean).norm()), float(std_gap.norm())

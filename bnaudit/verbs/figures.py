@@ -1,0 +1,223 @@
+"""From what a layer saw to what the Audit says of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from bnaudit.engine.collect import LayerRecord
+from bnaudit.engine.layers import BNLayer, counter
+from bnaudit.results import CallSite, ChannelTable, Estimate, LayerAudit, Status
+from bnaudit.stats.jackknife import Jackknife, jackknife
+from bnaudit.stats.moments import Moments, leave_one_out, merge, pool, scatter
+from bnaudit.stats.shift import (
+    channel_mean,
+    gamma_weighted_mean,
+    squared_shift,
+    unnormalised_norms,
+)
+
+
+@dataclass(frozen=True)
+class ChannelFigures:
+    """The per-channel arrays of one layer, each (C,) float64."""
+
+    name: str
+    estimated_mean: Tensor
+    estimated_var: Tensor
+    expected_mean: Tensor
+    expected_var: Tensor
+    gamma: Tensor
+    shift: Tensor
+
+
+def describe_layer(layer: BNLayer, record: LayerRecord | None) -> LayerAudit:
+    """What is known of a layer without figures: its state, its calls and its status."""
+    status, note = _status(layer, record)
+    stored = layer.module._buffers.get("running_mean")
+    return LayerAudit(
+        name=layer.name,
+        kind=layer.kind,
+        status=status,
+        channels=layer.channels,
+        note=note,
+        aliases=layer.aliases,
+        order=record.order if record else None,
+        calls=record.calls if record else 0,
+        empty_calls=record.empty_calls if record else 0,
+        calls_per_forward=len(record.sites) if record else 0,
+        eps=layer.eps,
+        eps_source=layer.eps_source,
+        momentum=layer.momentum,
+        affine=layer.affine,
+        frozen=layer.frozen,
+        num_batches_tracked=counter(layer),
+        dtype=str(stored.dtype).removeprefix("torch.") if stored is not None else None,
+    )
+
+
+def _status(layer: BNLayer, record: LayerRecord | None) -> tuple[Status, str | None]:
+    if layer.role == "not-audited":
+        return "not-audited", layer.note
+    if layer.role == "batch-dependent":
+        return "batch-dependent", (
+            "track_running_stats=False: no estimate, it normalises by the batch at inference too"
+        )
+    if record is None:
+        return "never-called", "the forward never reached it"
+    if record.empty_calls == record.calls:
+        return "empty-input", "every input it got was empty"
+    if not layer.verified:
+        return "unverified", layer.note
+    return "audited", layer.note
+
+
+def audit_layer(
+    layer: BNLayer, record: LayerRecord, final_groups: Tensor
+) -> tuple[LayerAudit, ChannelFigures]:
+    """The figures of an audited layer in the deployed condition.
+
+    `final_groups` says into which jackknife group each group used while reading is pooled.
+    """
+    assert layer.eps is not None
+    mean, var = record.estimated
+    gamma = layer.gamma()
+    by_site = [scatter(s.groups.moments, final_groups, _parts(final_groups)) for s in record.sites]
+    groups = reduce(merge, by_site)
+    groups = groups.select(groups.count > 0)
+    expected = pool(groups)
+    shift = squared_shift(expected.mean[0], expected.var[0], mean, var, layer.eps)
+    described = describe_layer(layer, record)
+    channels = ChannelFigures(
+        layer.name, mean, var, expected.mean[0], expected.var[0], gamma, shift.total.sqrt()
+    )
+    undefined = tuple(shift.total.isnan().nonzero().flatten().tolist())
+    described = replace(
+        described, undefined_channels=undefined, count=int(expected.count[0].item())
+    )
+    if len(undefined) == layer.channels:
+        note = "no channel is defined: running_var + eps is not positive anywhere"
+        return replace(described, note=note), channels
+
+    total, output, left_out = _estimates(groups, shift.total, record, gamma)
+    discrepancy, noise, batches = _discrepancy(record, total.plain)
+    norms = unnormalised_norms(expected.mean[0], expected.var[0], mean, var)
+    defined = shift.total[~shift.total.isnan()]
+    worst = int(shift.total.nan_to_num(-1.0).argmax())
+    audit = replace(
+        described,
+        note=_calibration_note(record),
+        total_shift=total,
+        output_shift=output,
+        mean_part=math.sqrt(float(channel_mean(shift.mean_part))),
+        scale_part=math.sqrt(float(channel_mean(shift.scale_part))),
+        worst_channel=worst,
+        worst_channel_shift=math.sqrt(float(shift.total[worst])),
+        p95_channel_shift=math.sqrt(float(defined.quantile(0.95))),
+        unnormalised_mean_norm=norms[0],
+        unnormalised_std_norm=norms[1],
+        discrepancy=discrepancy,
+        batch_noise=noise,
+        discrepancy_batches=batches,
+        call_sites=_call_sites(layer, record, by_site) if len(by_site) > 1 else (),
+        left_out_squared_shift=left_out,
+    )
+    return audit, channels
+
+
+def _parts(final_groups: Tensor) -> int:
+    return int(final_groups.max()) + 1
+
+
+def _estimates(
+    groups: Moments, squared: Tensor, record: LayerRecord, gamma: Tensor
+) -> tuple[Estimate, Estimate | None, tuple[float, ...]]:
+    """Layer ESM and output shift with their jackknife, and D² with each group left out."""
+    assert record.layer.eps is not None
+    plain = float(channel_mean(squared))
+    plain_output = float(gamma_weighted_mean(squared, gamma))
+    if len(groups.count) < 2:
+        none = torch.empty(0)
+        total = _estimate(plain, jackknife(plain, none, none))
+        output = _estimate(plain_output, None) if math.isfinite(plain_output) else None
+        return total, output, ()
+    rest = leave_one_out(groups)
+    without = squared_shift(rest.mean, rest.var, *record.estimated, record.layer.eps).total
+    left_out = channel_mean(without)
+    total = _estimate(plain, jackknife(plain, left_out, groups.count))
+    output = None
+    if math.isfinite(plain_output):  # γ = 0 in every channel: the layer outputs a constant
+        left_out_output = gamma_weighted_mean(without, gamma)
+        output = _estimate(plain_output, jackknife(plain_output, left_out_output, groups.count))
+    kept = tuple(left_out.tolist()) if bool(left_out.isfinite().all()) else ()
+    return total, output, kept
+
+
+def _estimate(squared: float, known: Jackknife | None) -> Estimate:
+    plain = math.sqrt(squared)
+    if known is None:
+        return Estimate(value=plain, plain=plain)
+    low, high = known.interval()
+    return Estimate(
+        value=_root(known.debiased),
+        plain=plain,
+        low=_root(low),
+        high=_root(high),
+        noise_floor=_root(known.bias),
+        standard_error=known.standard_error,
+        groups=known.groups,
+    )
+
+
+def _root(squared: float) -> float:
+    return math.sqrt(max(0.0, squared))
+
+
+def _discrepancy(record: LayerRecord, shift: float) -> tuple[float | None, float | None, int]:
+    batches = sum(site.mini_batches for site in record.sites)
+    if batches == 0:
+        return None, None, 0
+    squared = sum(site.squared_discrepancy for site in record.sites) / batches
+    d2 = float(channel_mean(torch.as_tensor(squared)))
+    return math.sqrt(d2), _root(d2 - shift**2), batches
+
+
+def _call_sites(layer: BNLayer, record: LayerRecord, by_site: list[Moments]) -> tuple[CallSite, ...]:
+    assert layer.eps is not None
+    sites = []
+    for call, moments in enumerate(by_site):
+        own = pool(moments)
+        squared = squared_shift(own.mean[0], own.var[0], *record.estimated, layer.eps).total
+        sites.append(CallSite(call, int(own.count[0].item()), math.sqrt(float(channel_mean(squared)))))
+    return tuple(sites)
+
+
+def _calibration_note(record: LayerRecord) -> str | None:
+    if record.single_value:
+        return "some mini-batches hold one value a channel: left out of the discrepancy"
+    return None
+
+
+def channel_table(figures: list[ChannelFigures]) -> ChannelTable:
+    """All layers' per-channel arrays, one after another."""
+    import numpy as np
+
+    def joined(field: str) -> np.ndarray:
+        arrays = [getattr(f, field).numpy() for f in figures]
+        return np.concatenate(arrays) if arrays else np.empty(0)
+
+    sizes = [len(f.shift) for f in figures]
+    return ChannelTable(
+        names=np.array([f.name for f in figures], dtype=str),
+        offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+        estimated_mean=joined("estimated_mean"),
+        estimated_var=joined("estimated_var"),
+        expected_mean=joined("expected_mean"),
+        expected_var=joined("expected_var"),
+        gamma=joined("gamma"),
+        shift=joined("shift"),
+    )

@@ -1,0 +1,243 @@
+"""`measure`: a model and data in, the state of every BatchNorm layer out."""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Literal, cast
+
+import torch
+import torchvision
+from torch import nn
+from torch.utils.data import Dataset, IterableDataset
+
+from bnaudit import __version__
+from bnaudit.engine.layers import BNLayer, find_layers
+from bnaudit.engine.passes import Conditions, Measurement, measure_pass
+from bnaudit.engine.wrappers import unwrap
+from bnaudit.errors import InputError, ModelError
+from bnaudit.findings.verdict import judge
+from bnaudit.results import Audit, DataInfo, ModelInfo
+from bnaudit.targets.forward import build_forward
+from bnaudit.verbs.figures import audit_layer, channel_table, describe_layer
+from bnaudit.verbs.samples import MapReader, Reader, StreamReader
+
+DEFAULT_BATCH_SIZE = 32
+
+AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def measure(
+    model: nn.Module,
+    data: Dataset[Any] | Iterable[Any],
+    *,
+    forward: Callable[[nn.Module, Any], Any] | None = None,
+    compare: Callable[[Any, Any], float | Mapping[str, float]] | None = None,
+    task: Literal["auto", "classification", "other"] = "auto",
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    train_batch_size: int | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+    workers: int = 0,
+    device: str | torch.device | None = None,
+    dtype: Literal["float32", "bf16", "fp16"] = "float32",
+    channels_last: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Audit:
+    """Measure every BatchNorm layer of `model` on `data`, and leave the model as it was.
+
+    Args:
+        model: any eager module, in any mode and on any device; wrappers are looked through.
+        data: a map-style Dataset, from which `samples` (default: all) are drawn and read in a
+            seeded random order; or any iterable of batches, such as a DataLoader, read as it
+            comes: let it shuffle. A batch is a tensor, an (inputs, labels) pair or a dict.
+        forward: called as forward(model, batch); default model(inputs).
+        compare: for outputs that are no class scores: compare(deployed_output, other_output) gives
+            a figure or a dict of figures for a mini-batch.
+        task: "classification" for outputs (N, K); "auto" decides by the first output.
+        batch_size: samples a forward, for a Dataset.
+        train_batch_size: the mini-batch size of the discrepancy; default: the batches' size.
+        samples: at most so many are read; None reads all.
+        seed: of the sample order and of everything random inside.
+        workers: processes that load a Dataset.
+        device: where to run, e.g. "cuda"; default: where the model is.
+        dtype: "bf16" and "fp16" run under autocast; moments are accumulated in float32 or better.
+        channels_last: run in that memory format.
+        progress: called with the number of samples of each batch.
+
+    Returns:
+        The Audit: `audit.layers`, `audit.network`, `audit.to_frame()`; shifts in standard
+        deviations of the normalised activation (Huang et al. 2022, normalised form).
+
+    Raises:
+        ModelError: the model cannot be audited, or cannot take the data.
+        NonFiniteError: an activation is NaN or infinite; names the layer and the batch.
+        InputError: the data are empty, or labels and outputs do not fit.
+
+    Example:
+        >>> audit = bnaudit.measure(model, loader)  # doctest: +SKIP
+        >>> audit.to_frame()[["name", "total_shift", "batch_noise"]]  # doctest: +SKIP
+    """
+    where = torch.device(device) if device is not None else device_of(model)
+    conditions = Conditions(
+        forward or build_forward(None), where, AUTOCAST[dtype], channels_last, seed
+    )
+    reader: Reader
+    if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
+        size = pass_batch_size(batch_size, train_batch_size)
+        reader = MapReader(data, size, samples, seed, workers, pin_memory=where.type == "cuda")
+    else:
+        reader = StreamReader(cast(Iterable[Any], data), samples, seed=seed)
+    source = ModelInfo(type(unwrap(model)).__qualname__, parameters=0, bn_layers={})
+    return measure_with(
+        model,
+        reader,
+        conditions,
+        model_info=source,
+        data_source=f"{type(data).__name__} object",
+        train_batch_size=train_batch_size,
+        task=task,
+        compare=compare,
+        progress=progress,
+    )
+
+
+def measure_with(
+    model: nn.Module,
+    reader: Reader,
+    conditions: Conditions,
+    *,
+    model_info: ModelInfo,
+    data_source: str,
+    transform: str | None = None,
+    train_batch_size: int | None = None,
+    task: Literal["auto", "classification", "other"] = "auto",
+    compare: Callable[[Any, Any], float | Mapping[str, float]] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Audit:
+    """The same for parts that are already in hand: what the command line and `measure` share."""
+    inner = unwrap(model)
+    layers = find_layers(inner)
+    _check_mini_batch(train_batch_size, reader)
+    audit = Audit(
+        versions=_versions(),
+        device=_device_name(conditions.device),
+        dtype=str(conditions.autocast or _dtype_of(inner)).removeprefix("torch."),
+        model=replace(
+            model_info,
+            parameters=sum(p.numel() for p in inner.parameters()),
+            bn_layers=dict(Counter(layer.kind for layer in layers)),
+        ),
+        data=None,
+        batch_statistics_size=None,
+        layers=tuple(describe_layer(layer, None) for layer in layers),
+        network=None,
+    )
+    if any(layer.role == "estimated" for layer in layers):
+        seen = measure_pass(
+            inner,
+            layers,
+            reader,
+            reader.groups,
+            conditions,
+            mini_batch_size=train_batch_size,
+            task=task,
+            compare=compare,
+            progress=progress,
+        )
+        if not seen.records:
+            raise ModelError(_none_reached(layers))
+        audit = _with_figures(audit, layers, seen, reader, data_source, transform)
+    return replace(audit, verdict=judge(audit))
+
+
+def _with_figures(
+    audit: Audit,
+    layers: list[BNLayer],
+    seen: Measurement,
+    reader: Reader,
+    data_source: str,
+    transform: str | None,
+) -> Audit:
+    final_groups = reader.final_groups(seen.samples)
+    audited, channels = [], []
+    for layer in layers:
+        record = seen.records.get(layer.name)
+        described = describe_layer(layer, record)
+        if described.status == "audited" and record is not None:
+            described, figures = audit_layer(layer, record, final_groups)
+            channels.append(figures)
+        audited.append(described)
+    data = DataInfo(
+        source=data_source,
+        samples=seen.samples,
+        available=reader.available,
+        batch_size=reader.batch_size,
+        seed=reader.seed,
+        groups=int(final_groups.max()) + 1,
+        fingerprint=reader.fingerprint(),
+        transform=transform,
+        labelled=seen.labelled,
+        skipped=tuple(reader.skipped),
+        notes=tuple(reader.notes),
+    )
+    channels.sort(key=lambda figures: seen.records[figures.name].order)
+    return replace(
+        audit,
+        data=data,
+        batch_statistics_size=seen.mini_batch_size,
+        layers=tuple(audited),
+        network=seen.network,
+        channels=channel_table(channels),
+    )
+
+
+def pass_batch_size(batch_size: int, train_batch_size: int | None) -> int:
+    """The batch size of the pass: a multiple of the mini-batch size, so that batches hold whole ones."""
+    if train_batch_size is None:
+        return batch_size
+    return max(train_batch_size, batch_size - batch_size % train_batch_size)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's first parameter or buffer is; the CPU for a model without any."""
+    first = next(model.parameters(), None)
+    if first is None:
+        first = next(model.buffers(), None)
+    return first.device if first is not None else torch.device("cpu")
+
+
+def _check_mini_batch(train_batch_size: int | None, reader: Reader) -> None:
+    if train_batch_size and reader.batch_size and train_batch_size > reader.batch_size:
+        raise InputError(
+            f"--train-batch-size {train_batch_size} is larger than the loader's batches of "
+            f"{reader.batch_size}: let the loader give batches of at least {train_batch_size}"
+        )
+
+
+def _dtype_of(model: nn.Module) -> torch.dtype:
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return str(device)
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "bnaudit": __version__,
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _none_reached(layers: list[BNLayer]) -> str:
+    return (
+        f"none of the {len(layers)} BatchNorm layers was reached by the forward (first: "
+        f"{layers[0].name}): does --forward call this model, or a compiled or copied one?"
+    )

@@ -1,0 +1,193 @@
+"""Which samples are read, in which order, and to which jackknife group each belongs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sized
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+
+from bnaudit.engine.batches import Batch, batch_size, map_tensors, slice_batch
+from bnaudit.errors import InputError
+from bnaudit.stats.jackknife import deal, group_count
+from bnaudit.targets.data import Loaded, SkipBad
+
+STREAM_GROUPS = 64
+"""A stream's length is not known while it is dealt out: dealt finely, pooled afterwards."""
+
+RUNS_PER_BATCH = 16
+"""A stream's batch is dealt out in at most so many runs: each costs one kernel a layer on a GPU."""
+
+
+class Reader(Protocol):
+    """Batches in reading order. `groups` is the number in use while reading."""
+
+    groups: int
+    available: int | None
+    samples: int | None
+    batch_size: int | None
+    seed: int | None
+    skipped: list[str]
+    notes: list[str]
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+    def final_groups(self, samples: int) -> Tensor:
+        """For each group in use, the group it is pooled into once `samples` have been read."""
+
+    def fingerprint(self) -> str:
+        """A short hash of what was read: the same data, order and preprocessing give the same."""
+
+
+class _Fingerprint:
+    """SHA-256 over a description and the first sample as the model gets it."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self._first = True
+
+    def describe(self, *facts: object) -> None:
+        self._hash.update(repr(facts).encode())
+
+    def first_sample(self, data: Any) -> None:
+        if self._first:
+            self._first = False
+            map_tensors(self._tensor, data)
+
+    def _tensor(self, tensor: Tensor) -> Tensor:
+        head = tensor[:1].detach().cpu().contiguous()
+        self._hash.update(str((head.dtype, tuple(head.shape))).encode())
+        self._hash.update(head.flatten().view(torch.uint8).numpy().tobytes())
+        return tensor
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()[:16]
+
+
+@dataclass
+class MapReader:
+    """A seeded random subset of a map-style data set, read in a seeded random order.
+
+    Every batch and every group is then a random draw. `samples` None reads all.
+    """
+
+    dataset: Dataset[Any]
+    batch_size: int
+    samples: int | None
+    seed: int
+    workers: int = 0
+    collate: Callable[[list[Any]], Any] | None = None
+    pin_memory: bool = False
+    skip_bad: bool = False
+    skipped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.available: int | None = len(cast(Sized, self.dataset))
+        if self.available == 0:
+            raise InputError("the data set is empty: nothing to measure on")
+        self.samples = min(self.samples or self.available, self.available)
+        self.groups = group_count(self.samples)
+        generator = torch.Generator().manual_seed(self.seed)
+        self._order = torch.randperm(self.available, generator=generator)[: self.samples]
+        self._group = deal(self.samples, self.groups)
+        self._fingerprint = _Fingerprint()
+
+    def __iter__(self) -> Iterator[Batch]:
+        # The loader draws a seed for its workers from this generator, not from the global one.
+        loader = DataLoader(
+            self.dataset,
+            batch_size=self.batch_size,
+            sampler=self._order.tolist(),
+            num_workers=self.workers,
+            collate_fn=SkipBad(self.collate or default_collate),
+            pin_memory=self.pin_memory,
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+        first = 0
+        for index, loaded in enumerate(loader):
+            positions = self._kept(loaded, first)
+            first = min(first + self.batch_size, cast(int, self.samples))
+            if loaded.batch is None:
+                continue
+            self._fingerprint.first_sample(loaded.batch)
+            yield Batch(index, loaded.batch, self._group[positions])
+
+    def _kept(self, loaded: Loaded, first: int) -> Tensor:
+        if loaded.error is not None:
+            raise InputError(loaded.error)
+        for bad in loaded.bad:
+            if not self.skip_bad:
+                raise InputError(
+                    f"cannot read {bad.source}: {bad.error}. Mend or remove it, or leave such "
+                    "samples out with --skip-bad"
+                )
+            self.skipped.append(f"{bad.source}: {bad.error}")
+        return torch.tensor(loaded.kept, dtype=torch.long) + first
+
+    def final_groups(self, samples: int) -> Tensor:
+        """The groups were right from the start."""
+        return torch.arange(self.groups)
+
+    def fingerprint(self) -> str:
+        """Over the length, the order and the first sample."""
+        self._fingerprint.describe(self.available, self._order.tolist())
+        return self._fingerprint.hexdigest()
+
+
+@dataclass
+class StreamReader:
+    """Any iterable of batches, in its own order, to its end or to `samples` samples.
+
+    Samples are dealt to groups in turn, inside each batch: with a loader that shuffles, groups
+    and batches are random draws; with one that does not, they are what it makes them.
+    """
+
+    batches: Iterable[Any]
+    samples: int | None = None
+    batch_size: int | None = None
+    seed: int | None = None
+    skipped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.groups = STREAM_GROUPS
+        self.available: int | None = None
+        loader = self.batches
+        if isinstance(loader, DataLoader):
+            self.batch_size = self.batch_size or loader.batch_size
+            if not isinstance(loader.dataset, IterableDataset):
+                self.available = len(cast(Sized, loader.dataset))
+        self._fingerprint = _Fingerprint()
+
+    def __iter__(self) -> Iterator[Batch]:
+        read, dealt = 0, 0
+        for index, data in enumerate(self.batches):
+            size = batch_size(data)
+            if size == 0:
+                continue
+            if self.samples is not None and read + size > self.samples:
+                data = slice_batch(data, 0, self.samples - read, size)
+                size = self.samples - read
+            self.batch_size = self.batch_size or size
+            self._fingerprint.first_sample(data)
+            run = -(-size // RUNS_PER_BATCH)
+            runs = torch.arange(size) // run
+            yield Batch(index, data, (dealt + runs) % STREAM_GROUPS)
+            dealt += int(runs[-1]) + 1
+            read += size
+            if self.samples is not None and read >= self.samples:
+                break
+        self._fingerprint.describe(read)
+
+    def final_groups(self, samples: int) -> Tensor:
+        """Pool the fine groups into as many as `samples` allow."""
+        return torch.arange(STREAM_GROUPS) % group_count(max(samples, 1))
+
+    def fingerprint(self) -> str:
+        """Over the first sample and the number read."""
+        return self._fingerprint.hexdigest()
