@@ -1,4 +1,4 @@
-"""The errors meant for the user: raised where the fact is known, caught once, in the command line."""
+"""The errors meant for the user: raised where the fact is known, caught once, by the CLI."""
 
 from __future__ import annotations
 

@@ -281,7 +281,7 @@ class Audit:
             raise InputError(f"{source}: not an Audit (no field `schema`): give an audit.json")
         if document["schema"] != SCHEMA:
             raise InputError(
-                f"{source}: schema {document['schema']!r}, this version reads {SCHEMA}: measure anew"
+                f"{source}: schema {document['schema']!r}, this version reads {SCHEMA}: re-measure"
             )
         document.pop("channels", None)
         try:
@@ -304,9 +304,11 @@ class Audit:
         table = self.to_frame()
         headline = f"{self.model.source}: {len(self.audited)} BatchNorm layers"
         verdict = f"<p><b>{html.escape(self.verdict.sentence)}</b></p>" if self.verdict else ""
-        body = table[columns].to_html(index=False, float_format="{:.3g}".format, na_rep="") if len(
-            table
-        ) else ""
+        body = (
+            table[columns].to_html(index=False, float_format="{:.3g}".format, na_rep="")
+            if len(table)
+            else ""
+        )
         return f"<p>{html.escape(headline)}</p>{verdict}{body}"
 
 

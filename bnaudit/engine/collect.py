@@ -131,7 +131,9 @@ class Collector:
             return y
         site = self._site.get(layer.name, 0)
         self._site[layer.name] = site + 1
-        values = x.detach() if layer.channel_axis == 1 else x.detach().movedim(layer.channel_axis, 1)
+        values = (
+            x.detach() if layer.channel_axis == 1 else x.detach().movedim(layer.channel_axis, 1)
+        )
         bounds, kept = self._runs.rows(values.shape[0])
         moments = run_moments(values, bounds, self._scratch)
         self._seen.append(_Seen(record, site, self._runs, kept, self._batch.index, moments))

@@ -109,7 +109,7 @@ def placed(
         if device is not None:
             model.to(device)
         if channels_last:
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            model.to(memory_format=torch.channels_last)
         yield
     finally:
         for parameter, data in parameters:
@@ -151,7 +151,9 @@ class _Intercept:
         name = "input" if "input" in kwargs else next(iter(kwargs), "input")
         rest = {key: value for key, value in kwargs.items() if key != name}
         return self._handler(
-            self._layer, lambda x: self._forward(**{name: x}, **rest), kwargs.get(name)  # type: ignore[arg-type]
+            self._layer,
+            lambda x: self._forward(**{name: x}, **rest),
+            kwargs.get(name),  # type: ignore[arg-type]
         )
 
 

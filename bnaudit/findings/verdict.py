@@ -72,8 +72,10 @@ def _shifted(shifted: list[LayerAudit], layers: list[LayerAudit]) -> str:
 def _undecided(open_layers: list[LayerAudit], layers: list[LayerAudit], audit: Audit) -> str:
     samples = audit.data.samples if audit.data else 0
     needed = max(_samples_needed(_shift(layer), samples) for layer in open_layers)
-    enough = f"about {needed:,} samples would do" if needed < 100 * samples else (
-        "their shift lies at the threshold itself"
+    enough = (
+        f"about {needed:,} samples would do"
+        if needed < 100 * samples
+        else ("their shift lies at the threshold itself")
     )
     return (
         f"Undecided: {len(open_layers)} of {len(layers)} layers may or may not exceed an output "

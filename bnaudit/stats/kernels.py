@@ -22,7 +22,7 @@ SCRATCH_ELEMENTS = 2**19
 class RunMoments:
     """Moments of S consecutive runs of rows: `mean` and `m2` (S, C), on the input's device.
 
-    `counts` holds each run's number of elements a channel, a plain list: nothing waits for a device.
+    `counts` holds each run's number of elements a channel: known without waiting for a device.
     """
 
     counts: tuple[int, ...]
@@ -106,9 +106,7 @@ def _shifted_sums(
     return pilot.flatten().double() + sums[0] / n, m2
 
 
-def _fused_cuda(
-    x: Tensor, bounds: Sequence[int], counts: Sequence[int]
-) -> tuple[Tensor, Tensor]:
+def _fused_cuda(x: Tensor, bounds: Sequence[int], counts: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Welford in one kernel a run; half precision is read once and accumulated in float32."""
     means, m2s = [], []
     for (start, stop), count in zip(pairwise(bounds), counts, strict=True):

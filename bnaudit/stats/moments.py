@@ -72,7 +72,9 @@ def scatter(moments: Moments, target: Tensor, parts: int) -> Moments:
     weight = (moments.count / count[target].clamp(min=1)).unsqueeze(1)
     mean = torch.zeros(parts, channels, dtype=torch.float64)
     # The mean is accumulated about one part's mean, or a large common offset would cost digits.
-    origin = moments.mean[moments.count.argmax()] if len(moments.count) else mean.new_zeros(channels)
+    origin = (
+        moments.mean[moments.count.argmax()] if len(moments.count) else mean.new_zeros(channels)
+    )
     mean.index_add_(0, target, (moments.mean - origin) * weight)
     mean = torch.where(count.unsqueeze(1) > 0, mean + origin, 0.0)
     between = (moments.mean - mean[target]).square() * moments.count.unsqueeze(1)

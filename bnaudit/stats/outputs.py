@@ -8,7 +8,7 @@ from torch.nn import functional
 
 
 def classification_sums(a: Tensor, b: Tensor) -> Tensor:
-    """Sums over the samples of a batch, (2,) float64: [same top-1 class, KL(softmax a ‖ softmax b)].
+    """Sums over the samples of a batch, (2,): [same top-1 class, KL(softmax a ‖ softmax b)].
 
     `a`, `b`: logits (N, K). KL is in nats.
     """

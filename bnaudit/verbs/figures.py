@@ -186,13 +186,17 @@ def _discrepancy(record: LayerRecord, shift: float) -> tuple[float | None, float
     return math.sqrt(d2), _root(d2 - shift**2), batches
 
 
-def _call_sites(layer: BNLayer, record: LayerRecord, by_site: list[Moments]) -> tuple[CallSite, ...]:
+def _call_sites(
+    layer: BNLayer, record: LayerRecord, by_site: list[Moments]
+) -> tuple[CallSite, ...]:
     assert layer.eps is not None
     sites = []
     for call, moments in enumerate(by_site):
         own = pool(moments)
         squared = squared_shift(own.mean[0], own.var[0], *record.estimated, layer.eps).total
-        sites.append(CallSite(call, int(own.count[0].item()), math.sqrt(float(channel_mean(squared)))))
+        sites.append(
+            CallSite(call, int(own.count[0].item()), math.sqrt(float(channel_mean(squared))))
+        )
     return tuple(sites)
 
 

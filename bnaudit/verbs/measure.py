@@ -6,11 +6,12 @@ import platform
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, Literal, cast
+from importlib.metadata import version
+from itertools import chain
+from typing import Any, Literal
 
 import torch
-import torchvision
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
 
 from bnaudit import __version__
@@ -89,7 +90,7 @@ def measure(
         size = pass_batch_size(batch_size, train_batch_size)
         reader = MapReader(data, size, samples, seed, workers, pin_memory=where.type == "cuda")
     else:
-        reader = StreamReader(cast(Iterable[Any], data), samples, seed=seed)
+        reader = StreamReader(data, samples)
     source = ModelInfo(type(unwrap(model)).__qualname__, parameters=0, bn_layers={})
     return measure_with(
         model,
@@ -174,8 +175,8 @@ def _with_figures(
         source=data_source,
         samples=seen.samples,
         available=reader.available,
-        batch_size=reader.batch_size,
-        seed=reader.seed,
+        batch_size=reader.pass_batch_size,
+        seed=reader.order_seed,
         groups=int(final_groups.max()) + 1,
         fingerprint=reader.fingerprint(),
         transform=transform,
@@ -195,7 +196,7 @@ def _with_figures(
 
 
 def pass_batch_size(batch_size: int, train_batch_size: int | None) -> int:
-    """The batch size of the pass: a multiple of the mini-batch size, so that batches hold whole ones."""
+    """The batch size of the pass, a multiple of the mini-batch size: batches hold whole ones."""
     if train_batch_size is None:
         return batch_size
     return max(train_batch_size, batch_size - batch_size % train_batch_size)
@@ -203,17 +204,16 @@ def pass_batch_size(batch_size: int, train_batch_size: int | None) -> int:
 
 def device_of(model: nn.Module) -> torch.device:
     """Where the model's first parameter or buffer is; the CPU for a model without any."""
-    first = next(model.parameters(), None)
-    if first is None:
-        first = next(model.buffers(), None)
+    first = next(chain[Tensor](model.parameters(), model.buffers()), None)
     return first.device if first is not None else torch.device("cpu")
 
 
 def _check_mini_batch(train_batch_size: int | None, reader: Reader) -> None:
-    if train_batch_size and reader.batch_size and train_batch_size > reader.batch_size:
+    size = reader.pass_batch_size
+    if train_batch_size and size and train_batch_size > size:
         raise InputError(
             f"--train-batch-size {train_batch_size} is larger than the loader's batches of "
-            f"{reader.batch_size}: let the loader give batches of at least {train_batch_size}"
+            f"{size}: let the loader give batches of at least {train_batch_size}"
         )
 
 
@@ -231,7 +231,7 @@ def _versions() -> dict[str, str]:
     return {
         "bnaudit": __version__,
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torchvision": version("torchvision"),
         "python": platform.python_version(),
     }
 

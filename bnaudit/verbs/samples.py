@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 from bnaudit.engine.batches import Batch, batch_size, map_tensors, slice_batch
 from bnaudit.errors import InputError
 from bnaudit.stats.jackknife import deal, group_count
-from bnaudit.targets.data import Loaded, SkipBad
+from bnaudit.targets.samples import Loaded, SkipBad
 
 STREAM_GROUPS = 64
 """A stream's length is not known while it is dealt out: dealt finely, pooled afterwards."""
@@ -28,11 +28,20 @@ class Reader(Protocol):
 
     groups: int
     available: int | None
-    samples: int | None
-    batch_size: int | None
-    seed: int | None
     skipped: list[str]
     notes: list[str]
+
+    @property
+    def total(self) -> int | None:
+        """The number of samples that will be read, None where nobody knows."""
+
+    @property
+    def pass_batch_size(self) -> int | None:
+        """The size of the batches, None until the first one has been seen."""
+
+    @property
+    def order_seed(self) -> int | None:
+        """What drew the subset and its order, None where the loader did."""
 
     def __iter__(self) -> Iterator[Batch]: ...
 
@@ -129,6 +138,21 @@ class MapReader:
             self.skipped.append(f"{bad.source}: {bad.error}")
         return torch.tensor(loaded.kept, dtype=torch.long) + first
 
+    @property
+    def total(self) -> int | None:
+        """The size of the subset."""
+        return self.samples
+
+    @property
+    def pass_batch_size(self) -> int | None:
+        """As asked for."""
+        return self.batch_size
+
+    @property
+    def order_seed(self) -> int | None:
+        """As asked for."""
+        return self.seed
+
     def final_groups(self, samples: int) -> Tensor:
         """The groups were right from the start."""
         return torch.arange(self.groups)
@@ -150,7 +174,6 @@ class StreamReader:
     batches: Iterable[Any]
     samples: int | None = None
     batch_size: int | None = None
-    seed: int | None = None
     skipped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -183,6 +206,23 @@ class StreamReader:
             if self.samples is not None and read >= self.samples:
                 break
         self._fingerprint.describe(read)
+
+    @property
+    def total(self) -> int | None:
+        """The limit, or the length of the loader's data set."""
+        if self.samples is not None and self.available is not None:
+            return min(self.samples, self.available)
+        return self.samples if self.samples is not None else self.available
+
+    @property
+    def pass_batch_size(self) -> int | None:
+        """The loader's own, or the size of the first batch."""
+        return self.batch_size
+
+    @property
+    def order_seed(self) -> int | None:
+        """The order is the loader's."""
+        return None
 
     def final_groups(self, samples: int) -> Tensor:
         """Pool the fine groups into as many as `samples` allow."""

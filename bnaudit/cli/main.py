@@ -1,0 +1,71 @@
+"""The `bnaudit` command: its verbs, and what every verb's failure looks like."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from bnaudit import __version__
+from bnaudit.cli.measure import EPILOG, measure
+from bnaudit.cli.report import report
+from bnaudit.errors import BnauditError
+
+BUG = 3
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="bnaudit",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=(
+        "Example:  bnaudit measure ckpt.pth --model torchvision:resnet50 "
+        "--data imagefolder:val --transform imagenet"
+    ),
+)
+app.command(epilog=EPILOG)(measure)
+app.command()(report)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"bnaudit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Diagnose the statistics of BatchNorm layers.
+
+    How far the running estimates of a checkpoint are from what its layers really see, layer by
+    layer, with error bars.
+    """
+
+
+def run() -> None:
+    """The entry point: exit code 0 fine, 2 the input is at fault, 3 a bug, 130 interrupted."""
+    try:
+        app()
+    except BnauditError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)  # noqa: T201
+        sys.exit(INTERRUPTED)
+    except Exception:
+        traceback.print_exc()
+        print(  # noqa: T201
+            f"\nThis is a bug in bnaudit {__version__}, not in your input. Please report it on the "
+            "project's issue tracker, with the command and the lines above.",
+            file=sys.stderr,
+        )
+        sys.exit(BUG)

@@ -1,0 +1,39 @@
+"""The settings of a verb: its options over a configuration file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from bnaudit.config import ConfigFile, Settings, find_config, read_config, resolve
+
+
+def settings_from(options: dict[str, Any], config: Path | None, messages: Console) -> Settings:
+    """Merge the command line over the file; a file that was found, not given, is named first.
+
+    A configuration can point to Python files, which are run: so it is named before they are.
+    """
+    file: ConfigFile | None = None
+    if config is not None:
+        file = read_config(config)
+    else:
+        found = find_config(Path())
+        if found is not None:
+            file = read_config(found)
+            messages.print(Text(f"using settings from {found}", style="dim"))
+    return resolve(_parsed(options), file)
+
+
+def _parsed(options: dict[str, Any]) -> dict[str, Any]:
+    parsed = dict(options)
+    for name in ("model_arg", "data_arg"):
+        if parsed.get(name):
+            from bnaudit.targets.factories import parse_args
+
+            parsed[name] = parse_args(parsed[name], option="--" + name.replace("_", "-"))
+        else:
+            parsed[name] = None
+    return parsed

@@ -1,0 +1,112 @@
+"""Writing results: each file under a temporary name, flushed, then renamed."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from bnaudit.errors import InputError
+from bnaudit.results import Audit, ChannelTable
+
+AUDIT = "audit.json"
+CHANNELS = "channels.npz"
+LAYERS = "layers.csv"
+
+
+def write_results(audit: Audit, folder: Path, *, plots: bool = True) -> list[Path]:
+    """`audit.json`, `layers.csv`, `channels.npz` and the plots into `folder`, made where missing.
+
+    Files of the same names are replaced. Raises `InputError` where the folder cannot be written.
+    """
+    check_folder(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        written = [
+            _write_text(folder / AUDIT, audit.to_json()),
+            _write_text(folder / LAYERS, audit.to_frame().to_csv(index=False)),
+        ]
+        if audit.channels is not None:
+            written.append(_write(folder / CHANNELS, audit.channels.save))
+        if plots and audit.audited:
+            written += _write_plots(audit, folder)
+    except OSError as error:
+        raise InputError(f"--output {folder}: cannot be written: {error}") from error
+    return written
+
+
+def check_folder(folder: Path) -> None:
+    """Fail before the work, not after it, where the results could not be written."""
+    existing = folder
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise InputError(f"--output {folder}: {existing} is a file; give a folder")
+    if not os.access(existing, os.W_OK):
+        raise InputError(f"--output {folder}: {existing} is not writable; give another folder")
+
+
+def read_results(path: Path) -> Audit:
+    """An Audit from `audit.json` (or its folder), with the per-channel arrays beside it."""
+    from dataclasses import replace
+
+    file = path / AUDIT if path.is_dir() else path
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: cannot be read as an Audit: {error}") from error
+    audit = Audit.from_json(text, source=str(file))
+    channels = file.with_name(CHANNELS)
+    if channels.exists():
+        audit = replace(audit, channels=ChannelTable.load(channels))
+    return audit
+
+
+def _write_plots(audit: Audit, folder: Path) -> list[Path]:
+    from bnaudit.report.plots import figures, save
+
+    written = []
+    for name, figure in figures(audit):
+        for kind in ("png", "svg"):
+            draw = partial(save, figure, kind=kind)
+            written.append(_write(folder / f"{name}.{kind}", draw))
+    return written
+
+
+def _write_text(path: Path, text: str) -> Path:
+    return _write(path, lambda temporary: _put(temporary, text))
+
+
+def _put(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _write(path: Path, make: Callable[[Path], object]) -> Path:
+    with _replacing(path) as temporary:
+        make(temporary)
+    return path
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`, renamed to it on success and removed otherwise."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

@@ -1,0 +1,235 @@
+"""An Audit in the terminal: what was loaded, the verdict, the layers, the network."""
+
+from __future__ import annotations
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from bnaudit.report.numbers import interval, percent, short
+from bnaudit.results import Audit, LayerAudit, NetworkAudit, Score
+
+LONG_TABLE = 24
+"""More layers than this are shortened to the worst ones unless all are asked for."""
+
+WORST = 12
+
+BARS = "▁▂▃▄▅▆▇█"
+
+VERDICT_STYLE = {
+    "healthy": "bold green",
+    "shifted": "bold red",
+    "undecided": "bold yellow",
+    "nothing-to-audit": "bold",
+}
+
+STATUS_HEADLINES = {
+    "batch-dependent": "no running statistics",
+    "unverified": "unverified, without figures",
+    "never-called": "never called",
+    "empty-input": "only empty inputs",
+    "not-audited": "not audited",
+}
+
+
+def print_audit(audit: Audit, console: Console, *, all_layers: bool = False) -> None:
+    """Everything the Audit holds, in the order in which a reader asks."""
+    console.print(loaded(audit))
+    if audit.verdict is not None:
+        style = VERDICT_STYLE[audit.verdict.level]
+        console.print(Text("\n" + audit.verdict.sentence, style=style))
+    layers = audit.audited
+    if layers:
+        console.print()
+        console.print(layer_table(audit, all_layers=all_layers))
+        if len(layers) > LONG_TABLE and not all_layers:
+            console.print(depth_strip(layers, console.width))
+        console.print(legend(audit))
+    rest = without_figures(audit)
+    if rest is not None:
+        console.print()
+        console.print(rest)
+    if audit.network is not None:
+        console.print()
+        console.print(network(audit.network))
+
+
+def loaded(audit: Audit) -> RenderableType:
+    """What was loaded: model, checkpoint, data, device."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    model, data = audit.model, audit.data
+    kinds = ", ".join(f"{count} {kind}" for kind, count in model.bn_layers.items())
+    total = sum(model.bn_layers.values())
+    grid.add_row("model", f"{model.source}, {model.parameters:,} parameters")
+    grid.add_row("BN layers", f"{total} ({kinds})" if total else "none")
+    if model.checkpoint:
+        sha = f" (sha256 {model.checkpoint_sha256[:12]})" if model.checkpoint_sha256 else ""
+        grid.add_row("checkpoint", Text(f"{model.checkpoint}{sha}"))
+    for note in model.checkpoint_notes:
+        grid.add_row("", Text(note, style="dim"))
+    if data is not None:
+        of = f" of {data.available:,}" if data.available else ""
+        seed = f", seed {data.seed}" if data.seed is not None else ""
+        grid.add_row(
+            "data",
+            Text(
+                f"{data.source}: {data.samples:,}{of} samples in batches of {data.batch_size}"
+                f"{seed}, {data.groups} groups"
+            ),
+        )
+        if data.transform:
+            grid.add_row("transform", Text(data.transform))
+        for note in (*data.notes, *_skipped(data.skipped)):
+            grid.add_row("", Text(note, style="dim"))
+    grid.add_row("device", f"{audit.device}, {audit.dtype}")
+    for note in audit.notes:
+        grid.add_row("note", Text(note))
+    return grid
+
+
+def _skipped(skipped: tuple[str, ...]) -> list[str]:
+    if not skipped:
+        return []
+    shown = [f"left out, unreadable: {line}" for line in skipped[:5]]
+    more = len(skipped) - len(shown)
+    return [f"{len(skipped)} samples left out (--skip-bad)", *shown] + (
+        [f"and {more} more, all in audit.json"] if more else []
+    )
+
+
+def layer_table(audit: Audit, *, all_layers: bool) -> RenderableType:
+    """The layers in call order; a long table is shortened to the worst by output shift."""
+    layers = audit.audited
+    shown = layers
+    title = None
+    if len(layers) > LONG_TABLE and not all_layers:
+        shown = sorted(sorted(layers, key=_badness)[-WORST:], key=lambda layer: layer.order or 0)
+        title = f"The {WORST} layers of largest output shift, of {len(layers)} (--all shows all)"
+    table = Table(box=None, padding=(0, 0, 0, 1), pad_edge=False, title=title, title_justify="left")
+    table.add_column("layer", overflow="fold", ratio=1, min_width=8)
+    for header in ("ch", "ESM", "95% int.", "mean", "scale", "out", "worst", "floor"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for header in ("disc", "noise"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for layer in shown:
+        table.add_row(*_cells(layer))
+    return table
+
+
+def _badness(layer: LayerAudit) -> float:
+    estimate = layer.output_shift or layer.total_shift
+    return estimate.value if estimate else float("inf")
+
+
+def _cells(layer: LayerAudit) -> list[str | Text]:
+    name = layer.name + (f" ×{layer.calls_per_forward}" if layer.calls_per_forward > 1 else "")
+    if layer.total_shift is None:
+        return [Text(name), str(layer.channels), *["–"] * 9]
+    output = layer.output_shift
+    worst = f"{short(layer.worst_channel_shift)} #{layer.worst_channel}"
+    return [
+        Text(name),
+        str(layer.channels),
+        Text(short(layer.total_shift.value), style="bold"),
+        interval(layer.total_shift),
+        short(layer.mean_part),
+        short(layer.scale_part),
+        Text(short(output.value if output else None), style="bold"),
+        worst,
+        short(layer.total_shift.noise_floor),
+        short(layer.discrepancy),
+        short(layer.batch_noise),
+    ]
+
+
+def depth_strip(layers: list[LayerAudit], width: int) -> Text:
+    """One bar a layer in call order, the tallest the largest output shift."""
+    values = [e.value if (e := layer.output_shift) else 0.0 for layer in layers]
+    top = max(values) or 1.0
+    bars = "".join(BARS[min(len(BARS) - 1, int(v / top * len(BARS)))] for v in values)
+    worst = layers[values.index(max(values))]
+    lines = [bars[i : i + width - 2] for i in range(0, len(bars), max(width - 2, 1))]
+    text = f"\nOutput shift by depth, first to last call (█ = {short(top)}, {worst.name})\n"
+    return Text(text + "\n".join(lines))
+
+
+def legend(audit: Audit) -> RenderableType:
+    """What the columns are, in one paragraph."""
+    size = audit.batch_statistics_size
+    text = (
+        "ESM: RMS error of the normalised activation, in standard deviations, with its mean and "
+        "scale parts; out: the same weighted by γ²; worst: largest channel; floor: the ESM that "
+        f"sampling alone would show; disc, noise: discrepancy at mini-batches of {size}, and the "
+        "part of it that no recalibration removes."
+    )
+    return Padding(Text(text, style="dim"), (1, 0, 0, 0))
+
+
+def without_figures(audit: Audit) -> RenderableType | None:
+    """Layers that have no figures, by reason."""
+    groups: dict[tuple[str, str | None], list[str]] = {}
+    for layer in audit.layers:
+        if layer.status != "audited":
+            groups.setdefault((layer.status, layer.note), []).append(layer.name)
+    undefined = [layer for layer in audit.audited if layer.undefined_channels]
+    if not groups and not undefined:
+        return None
+    lines: list[RenderableType] = []
+    for (status, note), names in groups.items():
+        shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+        reason = f" ({note})" if note else ""
+        lines.append(Text(f"{len(names)} layers {STATUS_HEADLINES[status]}: {shown}{reason}"))
+    for layer in undefined:
+        count = len(layer.undefined_channels)
+        lines.append(
+            Text(f"{layer.name}: {count} channels undefined (running_var + eps ≤ 0)", style="red")
+        )
+    return Group(*lines)
+
+
+def network(result: NetworkAudit) -> RenderableType:
+    """The network's figures: a small table of scores and a line of differences."""
+    lines: list[RenderableType] = []
+    if result.deployed is not None:
+        table = Table(box=None, padding=(0, 0, 0, 2), pad_edge=False)
+        table.add_column("network")
+        for header in ("samples", "top-1", "loss"):
+            table.add_column(header, justify="right")
+        _score_row(table, "deployed (estimated statistics)", result.deployed)
+        if result.deployed_compared and result.deployed_compared != result.deployed:
+            _score_row(table, "deployed, same samples as below", result.deployed_compared)
+        name = f"mini-batch statistics at {result.batch_size}"
+        if result.batch_statistics:
+            _score_row(table, name, result.batch_statistics)
+        lines.append(table)
+    facts = []
+    if result.agreement is not None:
+        facts.append(
+            f"top-1 agreement of the two {percent(result.agreement)}, mean KL "
+            f"{short(result.kl)} nats"
+        )
+    if result.relative_rms is not None:
+        facts.append(f"relative RMS difference of the outputs {short(result.relative_rms)}")
+    facts += [f"{name} {short(value)}" for name, value in result.custom.items()]
+    if facts:
+        lines.append(
+            Text(
+                f"estimates against mini-batch statistics at {result.batch_size}, "
+                f"{result.compared:,} samples: " + "; ".join(facts)
+            )
+        )
+    if result.not_comparable:
+        lines.append(Text(f"not comparable: {', '.join(result.not_comparable[:6])}"))
+    if result.kept_estimates:
+        names = ", ".join(result.kept_estimates)
+        lines.append(Text(f"kept their estimates (one value a channel): {names}"))
+    if result.note:
+        lines.append(Text(result.note))
+    return Group(*lines)
+
+
+def _score_row(table: Table, name: str, score: Score) -> None:
+    table.add_row(name, f"{score.samples:,}", percent(score.accuracy), f"{score.loss:.3f}")

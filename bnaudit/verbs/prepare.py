@@ -1,0 +1,177 @@
+"""From settings to the parts of a run: model, weights, data, and how they meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bnaudit.checkpoints.load import LoadReport, load_checkpoint
+from bnaudit.checkpoints.read import read_checkpoint
+from bnaudit.config import Settings
+from bnaudit.engine.passes import Conditions
+from bnaudit.errors import InputError
+from bnaudit.results import ModelInfo
+from bnaudit.targets.data import DataTarget, open_data
+from bnaudit.targets.forward import build_compare, build_forward
+from bnaudit.targets.models import build_model
+from bnaudit.targets.transforms import build_transform
+from bnaudit.verbs.measure import AUTOCAST, DEFAULT_BATCH_SIZE, pass_batch_size
+from bnaudit.verbs.samples import MapReader, Reader, StreamReader
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The parts of a run, ready to be used by a verb."""
+
+    model: nn.Module
+    model_info: ModelInfo
+    reader: Reader
+    conditions: Conditions
+    compare: Callable[[Any, Any], float | Mapping[str, float]] | None
+    data_source: str
+    transform: str | None
+
+
+def prepare(settings: Settings) -> Prepared:
+    """Build the model, load the checkpoint and open the data that `settings` name.
+
+    Raises `InputError` that names the option at fault.
+    """
+    if settings.data is None:
+        raise InputError(
+            "no data: say what to measure on with --data imagefolder:DIR, cifar10:DIR, npz:FILE or "
+            "path/file.py:factory"
+        )
+    device = _device(settings.device)
+    conditions = Conditions(
+        build_forward(settings.forward),
+        device,
+        AUTOCAST[settings.dtype],
+        settings.channels_last,
+        settings.seed,
+    )
+    compare = build_compare(settings.compare) if settings.compare else None
+    transform = build_transform(settings.transform)
+    target = open_data(settings.data, settings.data_arg, transform)
+    model, info = _model(settings)
+    return Prepared(
+        model=model,
+        model_info=info,
+        reader=_reader(target, settings, device),
+        conditions=conditions,
+        compare=compare,
+        data_source=target.description,
+        transform=settings.transform,
+    )
+
+
+def _model(settings: Settings) -> tuple[nn.Module, ModelInfo]:
+    checkpoint = settings.checkpoint
+    if settings.model is None:
+        if checkpoint is not None and settings.trust_pickle:
+            return _pickled_model(checkpoint)
+        what = f"{checkpoint} holds weights, not the architecture" if checkpoint else "no model"
+        raise InputError(
+            f"{what}: name it with --model torchvision:NAME, timm:NAME, path/file.py:factory or "
+            "package.module:factory"
+        )
+    model = build_model(settings.model, settings.model_arg)
+    info = ModelInfo(settings.model, parameters=0, bn_layers={})
+    if checkpoint is None:
+        note = "no checkpoint: the weights are the factory's own"
+        return model, ModelInfo(settings.model, 0, {}, checkpoint_notes=(note,))
+    report = load_checkpoint(
+        model,
+        checkpoint,
+        key=settings.checkpoint_key,
+        allow_mismatch=settings.allow_mismatch,
+        trust_pickle=settings.trust_pickle,
+    )
+    return model, ModelInfo(info.source, 0, {}, str(checkpoint), report.sha256, load_notes(report))
+
+
+def _pickled_model(path: Path) -> tuple[nn.Module, ModelInfo]:
+    checkpoint = read_checkpoint(path, trust_pickle=True)
+    content = checkpoint.content
+    if isinstance(content, Mapping):
+        content = next((v for v in content.values() if isinstance(v, nn.Module)), content)
+    if not isinstance(content, nn.Module):
+        raise InputError(
+            f"{path} holds no pickled module but a {type(content).__name__}: name the architecture "
+            "with --model"
+        )
+    source = f"pickled {type(content).__qualname__}"
+    return content, ModelInfo(source, 0, {}, str(path), checkpoint.sha256)
+
+
+def load_notes(report: LoadReport) -> tuple[str, ...]:
+    """What was chosen while loading, in words: container, prefix, and what did not match."""
+    notes = []
+    if report.key:
+        notes.append(f"state dict found under {report.key!r}")
+    if report.other_keys:
+        notes.append(f"other state dicts in the file: {', '.join(report.other_keys)}")
+    if report.stripped:
+        notes.append(f"prefix {report.stripped!r} stripped from its keys")
+    if report.added:
+        notes.append(f"prefix {report.added!r} added to its keys")
+    if report.without_counter:
+        notes.append(f"no num_batches_tracked for {len(report.without_counter)} layers")
+    if report.ignored:
+        notes.append(f"ignored: {', '.join(report.ignored)}")
+    if report.missing:
+        notes.append(f"kept at their initial value: {_some(report.missing)}")
+    if report.mismatched:
+        notes.append(f"wrong shape, kept at their initial value: {_some(report.mismatched)}")
+    if report.unexpected:
+        notes.append(f"not in the model: {_some(report.unexpected)}")
+    return tuple(notes)
+
+
+def _some(names: tuple[str, ...], most: int = 6) -> str:
+    shown = ", ".join(map(str, names[:most]))
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
+def _reader(target: DataTarget, settings: Settings, device: torch.device) -> Reader:
+    samples = None if settings.samples == "all" else settings.samples
+    if target.dataset is None:
+        assert target.stream is not None
+        return StreamReader(target.stream, samples, target.batch_size)
+    size = settings.batch_size or target.batch_size or DEFAULT_BATCH_SIZE
+    return MapReader(
+        target.dataset,
+        pass_batch_size(size, settings.train_batch_size),
+        samples,
+        settings.seed,
+        settings.workers,
+        target.collate,
+        pin_memory=device.type == "cuda",
+        skip_bad=settings.skip_bad,
+    )
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(
+            f"--device {name}: not a device; use auto, cpu, cuda, cuda:1 or mps"
+        ) from error
+    if device.type == "cuda" and (
+        not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()
+    ):
+        count = torch.cuda.device_count()
+        raise InputError(f"--device {name}: PyTorch sees {count} CUDA devices; use --device cpu")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError(f"--device {name}: PyTorch sees no MPS device; use --device cpu")
+    return device
