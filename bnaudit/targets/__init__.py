@@ -1,1 +1,1 @@
-"""What a user names on the command line -> what torch needs: models, data, transforms, factories."""
+"""What a user names on the command line -> what torch needs: models, data, transforms."""
