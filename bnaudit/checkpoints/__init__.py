@@ -1,1 +1,1 @@
-"""How a checkpoint file becomes weights in a model: read, layout (nesting, prefixes), names, load."""
+"""How a checkpoint file becomes weights in a model: read, layout, names, load."""
