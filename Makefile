@@ -1,0 +1,44 @@
+# Needs Python >= 3.11 and make, nothing else. Everything goes into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint types imports check bench clean
+
+demo: $(VENV)/.installed  ## measure the sample models
+	$(BIN)/bnaudit measure sample_models/small_batch.pt --config sample_models/bnaudit.toml
+
+test: $(VENV)/.installed-dev  ## the tests that need a minute or two and no GPU
+	$(BIN)/python -m pytest -n auto
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+imports: $(VENV)/.installed-dev  ## imports point one way
+	$(BIN)/lint-imports
+
+check: lint types imports test
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/moments_kernel.py
+	$(BIN)/python benchmarks/measure_overhead.py
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
