@@ -45,15 +45,21 @@ def main() -> None:
     print(f"{args.model}, {args.image_size} px, batch {args.batch_size}, {args.batches} batches,")
     print(f"{args.dtype}, {name}, {args.threads} threads, torch {torch.__version__}")
     print(f"median of {args.repeats} interleaved runs\n")
-    print(f"{'layout':<14}{'plain':>9}{'deployed':>10}{'measure':>9}{'deployed/plain':>16}"
-          f"{'measure/plain':>15}")
+    print(
+        f"{'layout':<14}{'plain':>9}{'deployed':>10}{'measure':>9}{'deployed/plain':>16}"
+        f"{'measure/plain':>15}"
+    )
     for layout in ("contiguous", "channels_last"):
         times = run(args, device, layout)
         plain, deployed, whole = (statistics.median(t) for t in times)
-        paired = [statistics.median(b / a for a, b in zip(times[0], t, strict=True))
-                  for t in times[1:]]
-        print(f"{layout:<14}{plain:>8.2f}s{deployed:>9.2f}s{whole:>8.2f}s{paired[0]:>16.3f}"
-              f"{paired[1]:>15.3f}", flush=True)
+        paired = [
+            statistics.median(b / a for a, b in zip(times[0], t, strict=True)) for t in times[1:]
+        ]
+        print(
+            f"{layout:<14}{plain:>8.2f}s{deployed:>9.2f}s{whole:>8.2f}s{paired[0]:>16.3f}"
+            f"{paired[1]:>15.3f}",
+            flush=True,
+        )
 
 
 def run(args: argparse.Namespace, device: torch.device, layout: str) -> list[list[float]]:

@@ -7,7 +7,7 @@ without blocking (channels_last: relative error 4e-3 at two million elements a c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -62,9 +62,15 @@ class Scratch:
         self._elements = elements
         self._buffers: dict[torch.dtype, Tensor] = {}
 
-    def rows(self, x: Tensor) -> int:
-        """How many rows of `x` fit, at least one."""
-        return max(1, self._elements // max(1, x[0].numel()))
+    def pieces(self, x: Tensor) -> Iterator[Tensor]:
+        """`x` in pieces that fit: whole rows, or slabs of a row along its first spatial axis."""
+        row = max(1, x[0].numel())
+        if row <= self._elements or x.dim() < 4:
+            yield from x.split(max(1, self._elements // row))
+            return
+        slab = max(1, self._elements * x.shape[2] // row)
+        for one in x.split(1):
+            yield from one.split(slab, dim=2)
 
     def like(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """An uninitialised view of x's shape and memory layout in `dtype`."""
@@ -91,11 +97,9 @@ def _shifted_sums(
     dtype = accumulation_dtype(x.dtype)
     space = list(range(2, x.dim()))
     pilot = x[:1].mean(space, dtype=dtype, keepdim=True)
-    step = scratch.rows(x)
     sums = torch.zeros(2, len(counts), x.shape[1], dtype=torch.float64)
     for run, (start, stop) in enumerate(pairwise(bounds)):
-        for first in range(start, stop, step):
-            piece = x[first : min(first + step, stop)]
+        for piece in scratch.pieces(x[start:stop]):
             y = scratch.like(piece, dtype)
             torch.sub(piece, pilot, out=y)
             sums[0, run] += y.sum(space).sum(0, dtype=torch.float64)
