@@ -160,9 +160,9 @@ def legend(audit: Audit) -> RenderableType:
     """What the columns are, in one paragraph."""
     size = audit.batch_statistics_size
     text = (
-        "ESM: RMS error of the normalised activation, in standard deviations, with its mean and "
-        "scale parts; out: the same weighted by γ²; worst: largest channel; floor: the ESM that "
-        f"sampling alone would show; disc, noise: discrepancy at mini-batches of {size}, and the "
+        "ESM: RMS error of the normalised activation in standard deviations, less what sampling "
+        "adds (floor); mean, scale: its two parts, and worst: the largest channel, as computed; "
+        f"out: ESM weighted by γ²; disc, noise: discrepancy at mini-batches of {size}, and the "
         "part of it that no recalibration removes."
     )
     return Padding(Text(text, style="dim"), (1, 0, 0, 0))

@@ -7,7 +7,7 @@ without blocking (channels_last: relative error 4e-3 at two million elements a c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -59,24 +59,14 @@ class Scratch:
     """One reusable buffer for the shifted values, so that they never travel to main memory."""
 
     def __init__(self, elements: int = SCRATCH_ELEMENTS) -> None:
-        self._elements = elements
+        self.elements = elements
         self._buffers: dict[torch.dtype, Tensor] = {}
-
-    def pieces(self, x: Tensor) -> Iterator[Tensor]:
-        """`x` in pieces that fit: whole rows, or slabs of a row along its first spatial axis."""
-        row = max(1, x[0].numel())
-        if row <= self._elements or x.dim() < 4:
-            yield from x.split(max(1, self._elements // row))
-            return
-        slab = max(1, self._elements * x.shape[2] // row)
-        for one in x.split(1):
-            yield from one.split(slab, dim=2)
 
     def like(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """An uninitialised view of x's shape and memory layout in `dtype`."""
         buffer = self._buffers.get(dtype)
         if buffer is None or buffer.numel() < x.numel():
-            buffer = torch.empty(max(x.numel(), self._elements), dtype=dtype)
+            buffer = torch.empty(max(x.numel(), self.elements), dtype=dtype)
             self._buffers[dtype] = buffer
         flat = buffer[: x.numel()]
         if x.dim() > 3 and x.stride(1) == 1 and not x.is_contiguous():  # channels_last, 2d or 3d
@@ -89,25 +79,49 @@ class Scratch:
 def _shifted_sums(
     x: Tensor, bounds: Sequence[int], counts: Sequence[int], scratch: Scratch
 ) -> tuple[Tensor, Tensor]:
-    """Σ(x − p) and Σ(x − p)² in cache-sized pieces, then mean and M2 about the pilot p.
+    """Mean and M2 of each run from the sums Σ(x − p) and Σ(x − p)² of its rows.
 
-    The pilot is the mean of the first row. M2 = Σ(x−p)² − (Σ(x−p))²/n loses digits only where p
+    The pilot p is the mean of the first row. M2 = Σ(x−p)² − (Σ(x−p))²/n loses digits only where p
     is many standard deviations from the mean, and then the rows differ by as much.
     """
-    dtype = accumulation_dtype(x.dtype)
-    space = list(range(2, x.dim()))
-    pilot = x[:1].mean(space, dtype=dtype, keepdim=True)
-    sums = torch.zeros(2, len(counts), x.shape[1], dtype=torch.float64)
-    for run, (start, stop) in enumerate(pairwise(bounds)):
-        for piece in scratch.pieces(x[start:stop]):
-            y = scratch.like(piece, dtype)
-            torch.sub(piece, pilot, out=y)
-            sums[0, run] += y.sum(space).sum(0, dtype=torch.float64)
-            y.square_()
-            sums[1, run] += y.sum(space).sum(0, dtype=torch.float64)
+    pilot = x[:1].mean(list(range(2, x.dim())), dtype=accumulation_dtype(x.dtype), keepdim=True)
+    rows = _row_sums(x, pilot, scratch).double()
+    lengths = torch.tensor(bounds).diff()
+    run = torch.arange(len(counts)).repeat_interleave(lengths)
+    sums = torch.zeros(2, len(counts), x.shape[1], dtype=torch.float64).index_add_(1, run, rows)
     n = torch.tensor(counts, dtype=torch.float64).unsqueeze(1)
     m2 = (sums[1] - sums[0].square() / n).clamp(min=0)
     return pilot.flatten().double() + sums[0] / n, m2
+
+
+def _row_sums(x: Tensor, pilot: Tensor, scratch: Scratch) -> Tensor:
+    """Σ(x − p) and Σ(x − p)² of each row, (2, N, C), in pieces that stay in the cache."""
+    space = list(range(2, x.dim()))
+    sums = torch.empty(2, *x.shape[:2], dtype=pilot.dtype)
+    step = scratch.elements // max(1, x[0].numel())
+    if step == 0 and x.dim() > 3:
+        return torch.stack([_slab_sums(row, pilot, scratch) for row in x.split(1)], 1)
+    for first in range(0, len(x), max(1, step)):
+        rows = slice(first, first + max(1, step))
+        y = scratch.like(x[rows], pilot.dtype)
+        torch.sub(x[rows], pilot, out=y)
+        torch.sum(y, space, out=sums[0, rows])
+        y.square_()
+        torch.sum(y, space, out=sums[1, rows])
+    return sums
+
+
+def _slab_sums(row: Tensor, pilot: Tensor, scratch: Scratch) -> Tensor:
+    """The same for one row (1, C, *) that does not fit: slabs along its first spatial axis."""
+    space = [0, *range(2, row.dim())]
+    sums = torch.zeros(2, row.shape[1], dtype=torch.float64)
+    for slab in row.split(max(1, scratch.elements * row.shape[2] // row.numel()), dim=2):
+        y = scratch.like(slab, pilot.dtype)
+        torch.sub(slab, pilot, out=y)
+        sums[0] += y.sum(space)
+        y.square_()
+        sums[1] += y.sum(space)
+    return sums
 
 
 def _fused_cuda(x: Tensor, bounds: Sequence[int], counts: Sequence[int]) -> tuple[Tensor, Tensor]:
