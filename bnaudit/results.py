@@ -230,7 +230,7 @@ _CHANNEL_ARRAYS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Audit:
     """One measurement of one model on one reference set: what every verb reads or writes."""
 
@@ -297,6 +297,10 @@ class Audit:
 
         in_order = self.audited + [layer for layer in self.layers if layer.status != "audited"]
         return pd.DataFrame([_row(layer) for layer in in_order])
+
+    def __repr__(self) -> str:
+        verdict = self.verdict.sentence if self.verdict else "no verdict"
+        return f"<Audit of {self.model.source}, {len(self.audited)} layers. {verdict}>"
 
     def _repr_html_(self) -> str:
         columns = ["name", "channels", "total_shift", "total_shift_low", "total_shift_high"]

@@ -126,9 +126,8 @@ class Collector:
         if x.numel() == 0:
             record.empty_calls += 1
             return forward(x)
-        y = forward(x) if not layer.verified else None
-        if y is not None and not _verify(layer, x, y):
-            return y
+        if not layer.verified and not _verify(layer, forward, x):
+            return forward(x)
         site = self._site.get(layer.name, 0)
         self._site[layer.name] = site + 1
         values = (
@@ -137,7 +136,7 @@ class Collector:
         bounds, kept = self._runs.rows(values.shape[0])
         moments = run_moments(values, bounds, self._scratch)
         self._seen.append(_Seen(record, site, self._runs, kept, self._batch.index, moments))
-        return forward(x) if y is None else y
+        return forward(x)
 
     def _record(self, layer: BNLayer) -> LayerRecord:
         record = self.records.get(layer.name)
@@ -229,17 +228,22 @@ class _Travelling:
         return arrived
 
 
-def _verify(layer: BNLayer, x: Tensor, y: Any) -> bool:
+def _verify(layer: BNLayer, forward: Callable[[Tensor], Any], x: Tensor) -> bool:
     """Settle a layer of unknown kind by its own output; an unverified one has no figures."""
     if layer.note is not None:
         return False
-    found = probe(layer, x, y) if isinstance(y, Tensor) else None
+    found = probe(layer, forward, x)
+    if found is None and layer.trusted:
+        layer.channel_axis = 1 if x.shape[1] == layer.channels else x.dim() - 1
+        layer.verified = True
+        return True
     if found is None:
         layer.note = (
-            "its output on the first batch is not (x − running_mean)/√(running_var + eps)·weight + "
-            "bias for any usual eps"
+            "its output on the first batch is not (x − running_mean)/√(running_var + eps)·γ + β "
+            "for any usual eps"
         )
         return False
+    layer.probed_gamma = found.gamma
     if layer.eps is None:
         layer.eps, layer.eps_source = found.eps, "probed"
     layer.channel_axis = found.channel_axis

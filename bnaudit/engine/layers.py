@@ -23,8 +23,10 @@ class BNLayer:
 
     `role`: "estimated" normalises by running statistics at inference; "batch-dependent" has none
     and normalises by the batch (`track_running_stats=False`); "not-audited" is listed only, `note`
-    says why. `verified` is False until a kind that bnaudit does not know has been checked against
-    its own output. `frozen`: the statistics are constants that training does not update.
+    says why. `verified` is False until a module with a forward that bnaudit does not know has been
+    checked against its own output; one that is `trusted`, a subclass of PyTorch's BatchNorm, is
+    measured even where that fails (it may contain an activation). `frozen`: the statistics are
+    constants that training does not update.
     """
 
     name: str
@@ -36,14 +38,18 @@ class BNLayer:
     momentum: float | None
     frozen: bool
     verified: bool
+    trusted: bool = True
     aliases: tuple[str, ...] = ()
     note: str | None = None
     channel_axis: int = 1
     eps_source: Literal["module", "probed"] = "module"
+    probed_gamma: Tensor | None = None
 
     @property
     def affine(self) -> bool:
         """Whether the layer scales its normalised activation by a weight."""
+        if self.probed_gamma is not None:
+            return bool((self.probed_gamma - 1).abs().max() > 1e-4)
         return isinstance(getattr(self.module, "weight", None), Tensor)
 
     @property
@@ -55,8 +61,10 @@ class BNLayer:
     def gamma(self) -> Tensor:
         """The affine weight γ in float64 on the CPU, (C,); ones where the layer has none."""
         weight = getattr(self.module, "weight", None)
+        if self.probed_gamma is not None:
+            return self.probed_gamma
         if isinstance(weight, Tensor):
-            return weight.detach().to("cpu", torch.float64)
+            return weight.detach().to("cpu", torch.float64).flatten()
         return torch.ones(self.channels, dtype=torch.float64)
 
 
@@ -67,7 +75,8 @@ class Adapter:
     matches: Callable[[nn.Module], bool]
     role: Callable[[nn.Module], Role]
     frozen: bool | None = None  # None: frozen unless the module has a momentum or a counter
-    verified: bool = True
+    verified: Callable[[nn.Module], bool] = lambda module: True
+    trusted: bool = True
     note: str | None = None
     kind: Callable[[nn.Module], str] = field(default=lambda module: type(module).__name__)
 
@@ -80,6 +89,10 @@ def _has_statistics(module: nn.Module) -> bool:
 def _torch_role(module: nn.Module) -> Role:
     # eval() normalises by the buffers wherever both exist, whatever track_running_stats says
     return "estimated" if _has_statistics(module) else "batch-dependent"
+
+
+def _has_own_forward(module: nn.Module) -> bool:
+    return type(module).forward not in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
 
 
 def _is_quantized(module: nn.Module) -> bool:
@@ -104,9 +117,14 @@ ADAPTERS: tuple[Adapter, ...] = (
         lambda m: "not-audited",
         note="quantised: measure the floating-point model instead",
     ),
-    Adapter(lambda m: isinstance(m, _BatchNorm), _torch_role, frozen=False),
+    Adapter(
+        lambda m: isinstance(m, _BatchNorm),
+        _torch_role,
+        frozen=False,
+        verified=lambda m: not _has_own_forward(m),
+    ),
     Adapter(_is_torchvision_frozen, lambda m: "estimated", frozen=True),
-    Adapter(_has_statistics, lambda m: "estimated", verified=False),
+    Adapter(_has_statistics, lambda m: "estimated", verified=lambda m: False, trusted=False),
 )
 """In order. The last one takes any module with both buffers and lets the first batch decide."""
 
@@ -156,7 +174,8 @@ def _read(name: str, module: nn.Module) -> BNLayer | None:
         eps=float(eps) if isinstance(eps, (int, float)) else None,
         momentum=float(momentum) if isinstance(momentum, (int, float)) else None,
         frozen=frozen,
-        verified=adapter.verified,
+        verified=adapter.verified(module),
+        trusted=adapter.trusted,
         note=adapter.note,
     )
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnaudit.engine.batches import Batch, describe, labels_of, slice_batch, to_device
+from bnaudit.engine.batches import Batch, describe, labels_of, map_tensors, slice_batch, to_device
 from bnaudit.engine.collect import Collector, LayerRecord
 from bnaudit.engine.layers import BNLayer
 from bnaudit.engine.minibatch import MiniBatchStatistics
@@ -29,10 +29,15 @@ _PACKAGE = str(Path(__file__).resolve().parents[1])
 
 @dataclass(frozen=True)
 class Conditions:
-    """How data go through the model. `autocast` None keeps the model's own dtype."""
+    """How data go through the model.
+
+    `device`: where the data go; `model_device`: where the model goes, None leaves it where it is.
+    `autocast` None keeps the model's own dtype.
+    """
 
     forward: Forward
     device: torch.device
+    model_device: torch.device | None = None
     autocast: torch.dtype | None = None
     channels_last: bool = False
     seed: int = 0
@@ -75,7 +80,7 @@ def measure_pass(
     """
     with (
         seeded(conditions.seed),
-        placed(model, conditions.device, channels_last=conditions.channels_last),
+        placed(model, conditions.model_device, channels_last=conditions.channels_last),
         inference(model),
     ):
         run = _Pass(model, layers, groups, conditions, mini_batch_size, task, compare)
@@ -144,7 +149,8 @@ class _Pass:
     def _forward(self, data: Any, batch: Batch) -> Any:
         try:
             with self._conditions.casting():
-                return self._conditions.forward(self._model, data)
+                # A copy: a model may work on its input in place, and it is read again.
+                return self._conditions.forward(self._model, map_tensors(Tensor.clone, data))
         except BnauditError:
             raise
         except torch.OutOfMemoryError as error:

@@ -1,17 +1,20 @@
-"""Does a module of unknown kind compute what a frozen BatchNorm computes?
+"""Does a module of unknown kind normalise by its running statistics, and with which eps and γ?
 
 Any module with `running_mean` and `running_var` may be a BatchNorm layer; its own output on the
-first batch tells. The channel axis, eps and the affine map are found from it where they can be.
+first batch tells, once with its own statistics and once with others put in their place.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bnaudit.engine.layers import BNLayer
+from bnaudit.engine.state import statistics
 
 USUAL_EPS = (1e-5, 1e-3, 1e-6, 1e-12, 0.0)
 TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
@@ -19,40 +22,55 @@ TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-4, torch.float16: 1e-2, torc
 
 @dataclass(frozen=True)
 class Probe:
-    """What was found: the channel axis and eps under which the module is (x − m̂)/√(v̂ + ε)·γ + β."""
+    """The module computes (x − m̂)/√(v̂ + ε)·γ + β along this axis. `gamma` (C,) float64, CPU."""
 
     channel_axis: int
     eps: float
+    gamma: Tensor
 
 
-def probe(layer: BNLayer, x: Tensor, y: Tensor) -> Probe | None:
-    """Fit the layer's output `y` to its input `x`; None where no axis and eps fit.
+def probe(layer: BNLayer, forward: Callable[[Tensor], Any], x: Tensor) -> Probe | None:
+    """Fit the layer to its own outputs; None where no axis and eps fit.
 
-    The module's own eps is tried alone where it has one, the usual values otherwise.
+    γ and β are read off the output, whatever the module calls them. The module's own eps is tried
+    alone where it has one, the usual values otherwise. The second output, under shifted and
+    stretched statistics, proves that the statistics are used at all.
     """
-    if y.shape != x.shape or not y.is_floating_point():
-        return None
-    mean, var = (t.detach().double() for t in layer.estimated)
+    mean, var = layer.estimated
     if mean.dim() != 1 or mean.shape != var.shape:
         return None
-    gamma = _vector(layer, "weight", torch.ones_like(mean))
-    beta = _vector(layer, "bias", torch.zeros_like(mean))
-    tolerance = TOLERANCE.get(y.dtype, 1e-4)
-    for axis in (1, x.dim() - 1):
-        if x.shape[axis] != len(mean):
+    other_mean, other_var = mean + var.clamp(min=0).sqrt(), 4 * var + 1
+    own = forward(x.clone())
+    with statistics(layer, other_mean, other_var):
+        other = forward(x.clone())
+    if not all(isinstance(y, Tensor) and y.shape == x.shape for y in (own, other)):
+        return None
+    tolerance = TOLERANCE.get(own.dtype, 1e-4)
+    m, v, other_m, other_v = (t.detach().double() for t in (mean, var, other_mean, other_var))
+    for axis in dict.fromkeys((1, x.dim() - 1)):
+        if x.shape[axis] != len(m):
             continue
-        rows = x.detach().double().movedim(axis, -1)
-        target = y.detach().double().movedim(axis, -1)
+        rows, y, other_y = (
+            t.detach().double().movedim(axis, -1).flatten(0, -2) for t in (x, own, other)
+        )
+        slope, intercept = _line(rows, y)
         for eps in (layer.eps,) if layer.eps is not None else USUAL_EPS:
-            fitted = (rows - mean) * (var + eps).rsqrt() * gamma + beta
-            scale = target.abs().amax().clamp(min=1.0)
-            if bool(((fitted - target).abs().amax() / scale) < tolerance):
-                return Probe(axis, eps)
+            gamma, beta = slope * (v + eps).sqrt(), intercept + slope * m
+            fitted = (rows - m) * slope + beta
+            other_fitted = (rows - other_m) * (other_v + eps).rsqrt() * gamma + beta
+            if _close(fitted, y, tolerance) and _close(other_fitted, other_y, tolerance):
+                return Probe(axis, eps, gamma.cpu())
     return None
 
 
-def _vector(layer: BNLayer, name: str, default: Tensor) -> Tensor:
-    value = getattr(layer.module, name, None)
-    if isinstance(value, Tensor) and value.numel() == default.numel():
-        return value.detach().double().flatten()
-    return default
+def _line(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Slope and intercept of the least-squares line of each column, (M, C) → (C,), (C,)."""
+    dx, dy = x - x.mean(0), y - y.mean(0)
+    spread = dx.square().sum(0)
+    slope = torch.where(spread > 0, (dx * dy).sum(0) / spread.clamp(min=1e-300), 0.0)
+    return slope, y.mean(0) - slope * x.mean(0)
+
+
+def _close(fitted: Tensor, y: Tensor, tolerance: float) -> bool:
+    scale = y.abs().amax().clamp(min=1.0)
+    return bool((fitted - y).abs().amax() / scale < tolerance)

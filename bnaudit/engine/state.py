@@ -23,7 +23,7 @@ Handler = Callable[[BNLayer, Callable[..., Any], Tensor], Any]
 
 @contextmanager
 def inference(model: nn.Module) -> Iterator[None]:
-    """`model.eval()` without gradients or compiled code; modes and buffers are put back after.
+    """Evaluation mode without gradients or compiled code; modes and buffers are put back after.
 
     `no_grad`, not `inference_mode`: tensors made in inference mode poison later training. Compiled
     modules run eagerly inside, because hooks and patches added after compilation are ignored.
@@ -33,14 +33,16 @@ def inference(model: nn.Module) -> Iterator[None]:
         stack.enter_context(_buffers(model))
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.compiler.set_stance("force_eager"))
-        model.eval()
         yield
 
 
 @contextmanager
 def _modes(model: nn.Module) -> Iterator[None]:
+    """The flags alone: a `train` method of the model's own may do more (merge weights, say)."""
     modes = [(module, module.training) for module in model.modules()]
     try:
+        for module, _ in modes:
+            module.training = False
         yield
     finally:
         for module, training in modes:
@@ -50,20 +52,22 @@ def _modes(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def _buffers(model: nn.Module) -> Iterator[None]:
     """Put back every buffer that changed: its tensor where it was rebound, its values in place."""
-    saved = [
-        (module, name, buffer, buffer.clone())
-        for module in model.modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    ]
+    tables = [(module, dict(module._buffers)) for module in model.modules()]
+    values = [(b, b.clone()) for _, table in tables for b in table.values() if b is not None]
     try:
         yield
     finally:
+        _put_back(tables)
         with torch.no_grad():
-            for module, name, buffer, values in saved:
-                module._buffers[name] = buffer
-                if not _same_bits(buffer, values):
-                    buffer.copy_(values)
+            for buffer, before in values:
+                if not _same_bits(buffer, before):
+                    buffer.copy_(before)
+
+
+def _put_back(tables: list[tuple[nn.Module, dict[str, Tensor | None]]]) -> None:
+    for module, table in tables:
+        module._buffers.clear()
+        module._buffers.update(table)
 
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:
@@ -102,20 +106,21 @@ def placed(
     if device is None and not channels_last:
         yield
         return
-    modules = list(model.modules())
-    parameters = [(p, p.data) for m in modules for p in m._parameters.values() if p is not None]
-    buffers = [(m, n, b) for m in modules for n, b in m._buffers.items() if b is not None]
+    parameters = [(p, p.data, p.grad) for p in model.parameters()]
+    tables = [(module, dict(module._buffers)) for module in model.modules()]
     try:
+        for parameter, _, _ in parameters:
+            parameter.grad = None  # or it would be moved as well
         if device is not None:
             model.to(device)
         if channels_last:
             model.to(memory_format=torch.channels_last)
         yield
     finally:
-        for parameter, data in parameters:
+        for parameter, data, grad in parameters:
             parameter.data = data
-        for module, name, buffer in buffers:
-            module._buffers[name] = buffer
+            parameter.grad = grad
+        _put_back(tables)
 
 
 @contextmanager

@@ -81,9 +81,10 @@ def measure(
         >>> audit = bnaudit.measure(model, loader)  # doctest: +SKIP
         >>> audit.to_frame()[["name", "total_shift", "batch_noise"]]  # doctest: +SKIP
     """
-    where = torch.device(device) if device is not None else device_of(model)
+    target = torch.device(device) if device is not None else None
+    where = target or device_of(model)
     conditions = Conditions(
-        forward or build_forward(None), where, AUTOCAST[dtype], channels_last, seed
+        forward or build_forward(None), where, target, AUTOCAST[dtype], channels_last, seed
     )
     reader: Reader
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):

@@ -23,6 +23,11 @@ from bnaudit.targets.transforms import build_transform
 from bnaudit.verbs.measure import AUTOCAST, DEFAULT_BATCH_SIZE, pass_batch_size
 from bnaudit.verbs.samples import MapReader, Reader, StreamReader
 
+_NAME_IT = (
+    "name it with --model torchvision:NAME, timm:NAME, path/file.py:factory or "
+    "package.module:factory"
+)
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -51,6 +56,7 @@ def prepare(settings: Settings) -> Prepared:
     conditions = Conditions(
         build_forward(settings.forward),
         device,
+        device,
         AUTOCAST[settings.dtype],
         settings.channels_last,
         settings.seed,
@@ -73,13 +79,9 @@ def prepare(settings: Settings) -> Prepared:
 def _model(settings: Settings) -> tuple[nn.Module, ModelInfo]:
     checkpoint = settings.checkpoint
     if settings.model is None:
-        if checkpoint is not None and settings.trust_pickle:
-            return _pickled_model(checkpoint)
-        what = f"{checkpoint} holds weights, not the architecture" if checkpoint else "no model"
-        raise InputError(
-            f"{what}: name it with --model torchvision:NAME, timm:NAME, path/file.py:factory or "
-            "package.module:factory"
-        )
+        if checkpoint is not None:
+            return _pickled_model(checkpoint, trust_pickle=settings.trust_pickle)
+        raise InputError(f"no model: {_NAME_IT}")
     model = build_model(settings.model, settings.model_arg)
     info = ModelInfo(settings.model, parameters=0, bn_layers={})
     if checkpoint is None:
@@ -95,16 +97,14 @@ def _model(settings: Settings) -> tuple[nn.Module, ModelInfo]:
     return model, ModelInfo(info.source, 0, {}, str(checkpoint), report.sha256, load_notes(report))
 
 
-def _pickled_model(path: Path) -> tuple[nn.Module, ModelInfo]:
-    checkpoint = read_checkpoint(path, trust_pickle=True)
+def _pickled_model(path: Path, *, trust_pickle: bool) -> tuple[nn.Module, ModelInfo]:
+    """The model of a file that holds a whole one; other files hold weights and need `--model`."""
+    checkpoint = read_checkpoint(path, trust_pickle=trust_pickle)
     content = checkpoint.content
     if isinstance(content, Mapping):
         content = next((v for v in content.values() if isinstance(v, nn.Module)), content)
     if not isinstance(content, nn.Module):
-        raise InputError(
-            f"{path} holds no pickled module but a {type(content).__name__}: name the architecture "
-            "with --model"
-        )
+        raise InputError(f"{path} holds weights, not the architecture: {_NAME_IT}")
     source = f"pickled {type(content).__qualname__}"
     return content, ModelInfo(source, 0, {}, str(path), checkpoint.sha256)
 
