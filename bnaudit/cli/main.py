@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bnaudit import __version__
+from bnaudit._version import __version__
 from bnaudit.cli.measure import EPILOG, measure
 from bnaudit.cli.report import report
 from bnaudit.errors import BnauditError

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
 
-from bnaudit import __version__
+from bnaudit._version import __version__
 from bnaudit.engine.layers import BNLayer, find_layers
 from bnaudit.engine.passes import Conditions, Measurement, measure_pass
 from bnaudit.engine.wrappers import unwrap
