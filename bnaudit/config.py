@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -22,6 +22,10 @@ SCHEMES = ("torchvision", "timm", "imagefolder", "cifar10", "npz")
 """Specs of the form `scheme:rest`; of these, all but the first two name a path."""
 
 _PATH_SCHEMES = SCHEMES[2:]
+
+
+Positive = Annotated[int, Field(ge=1, strict=True)]
+Count = Annotated[int, Field(ge=0, strict=True)]
 
 
 class Settings(BaseModel):
@@ -41,11 +45,11 @@ class Settings(BaseModel):
     forward: str | None = None
     compare: str | None = None
     task: Literal["auto", "classification", "other"] = "auto"
-    batch_size: int | None = Field(default=None, ge=1)
-    train_batch_size: int | None = Field(default=None, ge=1)
-    samples: int | Literal["all"] = 2000
-    seed: int = Field(default=0, ge=0)
-    workers: int = Field(default=0, ge=0)
+    batch_size: Positive | None = None
+    train_batch_size: Positive | None = None
+    samples: Positive | Literal["all"] = 2000
+    seed: Count = 0
+    workers: Count = 0
     skip_bad: bool = False
     device: str = "auto"
     dtype: Literal["float32", "bf16", "fp16"] = "float32"
@@ -53,12 +57,14 @@ class Settings(BaseModel):
     output: Path | None = None
     plots: bool = True
 
-    @field_validator("samples")
+    @field_validator("samples", mode="before")
     @classmethod
-    def _positive(cls, value: int | str) -> int | str:
-        if isinstance(value, int) and value < 1:
-            raise ValueError("give a positive number, or all")
-        return value
+    def _number_or_all(cls, value: object) -> object:
+        if isinstance(value, str) and value.isdecimal():
+            value = int(value)  # the command line gives text
+        if value == "all" or (type(value) is int and value > 0):
+            return value
+        raise ValueError("give a positive number, or all")
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ def find_config(folder: Path) -> Path | None:
     if (folder / DEFAULT_FILE).is_file():
         return folder / DEFAULT_FILE
     pyproject = folder / "pyproject.toml"
-    if pyproject.is_file() and "bnaudit" in _read_toml(pyproject).get("tool", {}):
+    if pyproject.is_file() and _tool_table(pyproject, _read_toml(pyproject)) is not None:
         return pyproject
     return None
 
@@ -85,7 +91,10 @@ def read_config(path: Path) -> ConfigFile:
         raise InputError(f"--config {path}: is a folder, give a TOML file")
     document = _read_toml(path)
     if path.name == "pyproject.toml":
-        document = document.get("tool", {}).get("bnaudit", {})
+        table = _tool_table(path, document)
+        if table is None:
+            raise InputError(f"--config {path}: has no table [tool.bnaudit]; add one")
+        document = table
     values = {}
     for key, value in document.items():
         name = key.replace("-", "_")
@@ -93,6 +102,14 @@ def read_config(path: Path) -> ConfigFile:
             raise InputError(f"{path}: unknown key {key!r}{nearest(name, Settings.model_fields)}")
         values[name] = _rebased(name, value, path.parent)
     return ConfigFile(path, values)
+
+
+def _tool_table(path: Path, document: dict[str, Any]) -> dict[str, Any] | None:
+    tool = document.get("tool", {})
+    table = tool.get("bnaudit") if isinstance(tool, dict) else None
+    if table is not None and not isinstance(table, dict):
+        raise InputError(f"{path}: tool.bnaudit is to be a table, [tool.bnaudit]")
+    return table
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -117,7 +134,7 @@ def _rebased(name: str, value: Any, folder: Path) -> Any:
     if not isinstance(value, str):
         return value
     if name in ("checkpoint", "output"):
-        return str(folder / value)
+        return str(folder / Path(value).expanduser())
     if name in ("model", "data", "transform", "forward", "compare"):
         return _rebased_spec(value, folder)
     return value
@@ -126,9 +143,9 @@ def _rebased(name: str, value: Any, folder: Path) -> Any:
 def _rebased_spec(spec: str, folder: Path) -> str:
     scheme, _, rest = spec.partition(":")
     if scheme in _PATH_SCHEMES:
-        return f"{scheme}:{folder / rest}"
+        return f"{scheme}:{folder / Path(rest).expanduser()}"
     if scheme.endswith(".py"):
-        return f"{folder / scheme}:{rest}"
+        return f"{folder / Path(scheme).expanduser()}:{rest}"
     return spec
 
 

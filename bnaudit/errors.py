@@ -13,6 +13,12 @@ class BnauditError(Exception):
     exit_code = 2
 
 
+def one_line(error: BaseException) -> str:
+    """`ValueError: reason`, the first line of it: how somebody else's exception is quoted."""
+    reason = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+
+
 class InputError(BnauditError):
     """A file, an option or an argument that cannot be used as it is."""
 

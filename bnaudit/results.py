@@ -10,9 +10,11 @@ from __future__ import annotations
 import html
 import json
 import math
+import zlib
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -64,7 +66,8 @@ class LayerAudit:
     the same weighted by γ², `mean_part` and `scale_part` its two (plain) parts with
     total_shift.plain² = mean_part² + scale_part². `count` is the number of elements a channel.
     `discrepancy` and `batch_noise` are at the mini-batch size of the Audit, with
-    discrepancy² = total_shift.plain² + batch_noise² where the batches partition the data.
+    discrepancy² = total_shift.plain² + batch_noise² where the batches partition the data and the
+    variances are well above eps; elsewhere the noise can come out as 0.
     `left_out_squared_shift` holds D² with each group left out, for paired comparison.
     """
 
@@ -134,11 +137,14 @@ class DataInfo:
 
 @dataclass(frozen=True)
 class Score:
-    """Top-1 accuracy (0 to 1) and mean cross-entropy (nats) on `samples` labelled samples."""
+    """Top-1 accuracy (0 to 1) and mean cross-entropy (nats) on `samples` labelled samples.
+
+    The loss is None where it is not finite.
+    """
 
     samples: int
     accuracy: float
-    loss: float
+    loss: float | None
 
 
 @dataclass(frozen=True)
@@ -165,7 +171,7 @@ class NetworkAudit:
     kl: float | None = None
     relative_rms: float | None = None
     not_comparable: tuple[str, ...] = ()
-    custom: dict[str, float] = field(default_factory=dict)
+    custom: dict[str, float | None] = field(default_factory=dict)
     kept_estimates: tuple[str, ...] = ()
     note: str | None = None
 
@@ -174,7 +180,7 @@ class NetworkAudit:
 class Verdict:
     """The one-line conclusion: what it is, and the sentence with its figures."""
 
-    level: Literal["healthy", "shifted", "undecided", "nothing-to-audit"]
+    level: Literal["healthy", "shifted", "broken", "undecided", "nothing-to-audit"]
     sentence: str
 
 
@@ -216,8 +222,11 @@ class ChannelTable:
         try:
             with np.load(path, allow_pickle=False) as file:
                 return cls(**{key: file[key] for key in ("names", "offsets", *_CHANNEL_ARRAYS)})
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{path}: not the per-channel arrays of an Audit ({error})") from error
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
+            raise InputError(
+                f"{path}: not the per-channel arrays of an Audit, or damaged: measure anew, or "
+                "remove it"
+            ) from error
 
 
 _CHANNEL_ARRAYS = (
@@ -245,7 +254,7 @@ class Audit:
     notes: tuple[str, ...] = ()
     verdict: Verdict | None = None
     schema: int = SCHEMA
-    channels: ChannelTable | None = None
+    channels: ChannelTable | None = field(default=None, compare=False)
 
     __pydantic_config__ = {"arbitrary_types_allowed": True}  # noqa: RUF012 - read by pydantic
 
@@ -275,11 +284,11 @@ class Audit:
 
         try:
             document = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{source}: not JSON ({error})") from error
         if not isinstance(document, dict) or "schema" not in document:
             raise InputError(f"{source}: not an Audit (no field `schema`): give an audit.json")
-        if document["schema"] != SCHEMA:
+        if document["schema"] != SCHEMA or document["schema"] is True:
             raise InputError(
                 f"{source}: schema {document['schema']!r}, this version reads {SCHEMA}: re-measure"
             )

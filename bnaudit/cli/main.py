@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -13,6 +14,7 @@ from bnaudit.cli.measure import EPILOG, measure
 from bnaudit.cli.report import report
 from bnaudit.errors import BnauditError
 
+USAGE = 2
 BUG = 3
 INTERRUPTED = 130
 
@@ -53,15 +55,18 @@ def main(
 
 def run() -> None:
     """The entry point: exit code 0 fine, 2 the input is at fault, 3 a bug, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a console without γ gets a question mark
     try:
-        app()
+        code = app(standalone_mode=False)
     except BnauditError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)  # noqa: T201
-        sys.exit(INTERRUPTED)
-    except Exception:
+        _fail(str(error), error.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        code = INTERRUPTED
+    except Exception as error:
+        if hasattr(error, "format_message"):  # click's usage errors, whose module typer hides
+            _fail(f"{error.format_message()} See {_help_for(error)}", USAGE)
         traceback.print_exc()
         print(  # noqa: T201
             f"\nThis is a bug in bnaudit {__version__}, not in your input. Please report it on the "
@@ -69,3 +74,16 @@ def run() -> None:
             file=sys.stderr,
         )
         sys.exit(BUG)
+    if code == INTERRUPTED:
+        print("interrupted", file=sys.stderr)  # noqa: T201
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _help_for(error: Exception) -> str:
+    context = getattr(error, "ctx", None)
+    return f"{context.command_path if context else 'bnaudit'} --help."
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    sys.exit(code)

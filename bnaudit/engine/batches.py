@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bnaudit.errors import InputError
 
@@ -34,8 +34,10 @@ class Batch:
 def batch_size(data: Any) -> int:
     """The number of samples of a batch: the first dimension of its first input.
 
-    A list of per-image tensors inside the batch counts by its length.
+    A list of per-image tensors, as the batch or inside it, counts by its length.
     """
+    if _is_image_list(data):
+        return len(data)
     first = data
     if isinstance(data, (tuple, list)) and data:
         first = data[0]
@@ -49,6 +51,40 @@ def batch_size(data: Any) -> int:
         f"cannot tell how many samples a batch of type {type(data).__name__} holds: give batches "
         "that are tensors, (inputs, labels) pairs, or dicts of tensors"
     )
+
+
+def default_forward(model: nn.Module, batch: Any) -> Any:
+    """What nearly every model takes.
+
+    A tensor or a list of images goes in as it is; of a tuple or list the first item; of a mapping
+    what is left without its labels (`LABEL_KEYS`): a single value as it is, several as keywords.
+    InputError: anything else.
+    """
+    if isinstance(batch, Tensor) or _is_image_list(batch):
+        return model(batch)
+    if isinstance(batch, tuple | list) and batch:
+        return model(batch[0])
+    inputs = {}
+    if isinstance(batch, Mapping):
+        inputs = {key: value for key, value in batch.items() if key not in LABEL_KEYS}
+    if len(inputs) == 1:
+        return model(next(iter(inputs.values())))
+    if inputs:
+        return model(**inputs)
+    raise InputError(
+        f"a batch is {describe(batch)}: say what goes into the model with --forward "
+        "path/file.py:fn, called as fn(model, batch)"
+    )
+
+
+def _is_image_list(data: Any) -> bool:
+    """Whether a batch is a bare list of images (C, H, W), and not an (inputs, labels) pair."""
+    if not isinstance(data, list) or len(data) < 2:
+        return False
+    if not all(isinstance(i, Tensor) and i.dim() == 3 and i.is_floating_point() for i in data):
+        return False
+    one_channel_count = len({image.shape[0] for image in data}) == 1
+    return len(data) > 2 or (one_channel_count and data[0].shape != data[1].shape)
 
 
 def labels_of(data: Any) -> Tensor | None:

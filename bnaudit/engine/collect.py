@@ -7,7 +7,7 @@ one runs, so that nothing waits for a layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,6 +83,7 @@ class LayerRecord:
     calls: int = 0
     empty_calls: int = 0
     single_value: bool = False
+    switched_to_training: bool = False
     sites: list[CallRecord] = field(default_factory=list)
 
 
@@ -123,6 +124,7 @@ class Collector:
         assert self._runs is not None
         record = self._record(layer)
         record.calls += 1
+        record.switched_to_training |= layer.module.training
         if x.numel() == 0:
             record.empty_calls += 1
             return forward(x)
@@ -166,14 +168,14 @@ class Collector:
         for seen, mean, m2 in travelling.arrived():
             if not bool((mean.isfinite() & m2.isfinite()).all()):
                 raise _non_finite(seen, mean)
-            parts = Moments(torch.tensor(seen.moments.counts, dtype=torch.float64), mean, m2)
+            parts = Moments(_on_cpu(seen.moments.counts).double(), mean, m2)
             record = seen.record
             while len(record.sites) <= seen.site:
                 channels = record.layer.channels
-                zeros = torch.zeros(channels, dtype=torch.float64)
+                zeros = torch.zeros(channels, dtype=torch.float64, device="cpu")
                 record.sites.append(CallRecord(GroupedMoments(self._groups, channels), zeros))
             site = record.sites[seen.site]
-            group = torch.tensor([seen.runs.group[i] for i in seen.kept])
+            group = _on_cpu([seen.runs.group[i] for i in seen.kept])
             site.groups.add(parts, group)
             self._add_discrepancy(record, site, parts, [seen.runs.mini_batch[i] for i in seen.kept])
 
@@ -183,7 +185,7 @@ class Collector:
         """d² with each whole mini-batch's moments in place of the expected statistics."""
         if max(mini_batch, default=-1) < 0 or record.layer.frozen or record.layer.eps is None:
             return
-        index = torch.tensor(mini_batch)
+        index = _on_cpu(mini_batch)
         used = index >= 0
         batches = scatter(parts.select(used), index[used], int(index.max()) + 1)
         batches = batches.select(batches.count > 0)
@@ -205,7 +207,7 @@ class _Travelling:
         if not self.asynchronous:
             return
         whole = torch.cat([t.float() if t.dtype != torch.float64 else t for t in flat])
-        self._host = torch.empty(whole.shape, dtype=whole.dtype, pin_memory=True)
+        self._host = torch.empty(whole.shape, dtype=whole.dtype, device="cpu", pin_memory=True)
         self._host.copy_(whole, non_blocking=True)
         self._event = torch.cuda.Event()
         self._event.record()
@@ -226,6 +228,11 @@ class _Travelling:
             offset += 2 * size
             arrived.append((seen, mean, m2))
         return arrived
+
+
+def _on_cpu(numbers: Sequence[int]) -> Tensor:
+    """Where the books are kept, whatever the caller's default device."""
+    return torch.tensor(numbers, dtype=torch.long, device="cpu")
 
 
 def _verify(layer: BNLayer, forward: Callable[[Tensor], Any], x: Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
@@ -13,6 +14,8 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from bnaudit.errors import ModelError
+
+_COMPILED = re.compile(r"(^|\.)_orig_mod(?=\.|$)")
 
 Role = Literal["estimated", "batch-dependent", "not-audited"]
 
@@ -65,7 +68,7 @@ class BNLayer:
             return self.probed_gamma
         if isinstance(weight, Tensor):
             return weight.detach().to("cpu", torch.float64).flatten()
-        return torch.ones(self.channels, dtype=torch.float64)
+        return torch.ones(self.channels, dtype=torch.float64, device="cpu")
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,8 @@ def find_layers(model: nn.Module) -> list[BNLayer]:
     """
     found: dict[int, BNLayer] = {}
     for full_name, module in model.named_modules(remove_duplicate=False):
-        name = full_name.replace("_orig_mod.", "") or type(module).__name__
+        _refuse_lazy(full_name, module)
+        name = _COMPILED.sub("", full_name).strip(".") or type(module).__name__
         if id(module) in found:
             layer = found[id(module)]
             if name != layer.name and name not in layer.aliases:
@@ -150,15 +154,19 @@ def find_layers(model: nn.Module) -> list[BNLayer]:
     return list(found.values())
 
 
-def _read(name: str, module: nn.Module) -> BNLayer | None:
-    adapter = next((a for a in ADAPTERS if a.matches(module)), None)
-    if adapter is None:
-        return None
+def _refuse_lazy(name: str, module: nn.Module) -> None:
+    """A lazy layer would take its shape from our batch, and the model would not be left alone."""
     if isinstance(module, LazyModuleMixin) and cast(Any, module).has_uninitialized_params():
         raise ModelError(
             f"layer {name} is a {type(module).__name__} that has not seen an input yet: run one "
             "forward through the model, or load a checkpoint into it, before you measure it"
         )
+
+
+def _read(name: str, module: nn.Module) -> BNLayer | None:
+    adapter = next((a for a in ADAPTERS if a.matches(module)), None)
+    if adapter is None:
+        return None
     role = adapter.role(module)
     momentum = getattr(module, "momentum", None)
     frozen = adapter.frozen
@@ -171,13 +179,19 @@ def _read(name: str, module: nn.Module) -> BNLayer | None:
         kind=adapter.kind(module),
         role=role,
         channels=_channels(module),
-        eps=float(eps) if isinstance(eps, (int, float)) else None,
-        momentum=float(momentum) if isinstance(momentum, (int, float)) else None,
+        eps=_number(eps),
+        momentum=_number(momentum),
         frozen=frozen,
         verified=adapter.verified(module),
         trusted=adapter.trusted,
         note=adapter.note,
     )
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return float(value)
+    return float(value) if isinstance(value, (int, float)) else None
 
 
 def _channels(module: nn.Module) -> int:

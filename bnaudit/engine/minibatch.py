@@ -31,7 +31,9 @@ class MiniBatchStatistics:
         """Run the layer with the batch's moments in place of its statistics."""
         if x.numel() == 0:
             return forward(x)
-        values = x if layer.channel_axis == 1 else x.movedim(layer.channel_axis, 1)
+        values = (
+            x.detach() if layer.channel_axis == 1 else x.detach().movedim(layer.channel_axis, 1)
+        )
         count = values.numel() // values.shape[1]
         if count == 1:
             self.kept.add(layer.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -94,10 +95,10 @@ class OutputComparison:
             only_deployed_correct=int(discordant[0]) if discordant is not None else None,
             only_batch_correct=int(discordant[1]) if discordant is not None else None,
             agreement=agreement[0] if agreement else None,
-            kl=max(0.0, agreement[1]) if agreement else None,
+            kl=_finite(agreement[1]) if agreement else None,
             relative_rms=self._relative_rms(),
             not_comparable=tuple(self._not_comparable),
-            custom={k: v / self._counts["compared"] for k, v in self._custom.items()},
+            custom={k: _finite(v / self._counts["compared"]) for k, v in self._custom.items()},
             kept_estimates=kept_estimates,
             note=note,
         )
@@ -160,13 +161,18 @@ class OutputComparison:
 
     def _score(self, name: str) -> Score | None:
         means = self._mean(name)
-        return Score(self._counts[name], means[0], means[1]) if means else None
+        return Score(self._counts[name], means[0], _finite(means[1])) if means else None
 
     def _relative_rms(self) -> float | None:
         if "squares" not in self._sums:
             return None
         difference, reference = self._sums["squares"].tolist()
-        return float((difference / reference) ** 0.5) if reference > 0 else None
+        return _finite(math.sqrt(difference / reference)) if reference > 0 else None
+
+
+def _finite(value: float) -> float | None:
+    """Not a number and infinity are no figures."""
+    return value if math.isfinite(value) else None
 
 
 def _check_range(low: int, high: int, classes: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from bnaudit.engine.layers import BNLayer
 from bnaudit.engine.minibatch import MiniBatchStatistics
 from bnaudit.engine.outputs import Compare, OutputComparison, Task
 from bnaudit.engine.state import inference, intercepted, placed, seeded
-from bnaudit.errors import BnauditError, ModelError
+from bnaudit.errors import BnauditError, ModelError, one_line
 from bnaudit.results import NetworkAudit
 
 Forward = Callable[[nn.Module, Any], Any]
@@ -43,9 +43,9 @@ class Conditions:
     seed: int = 0
 
     def casting(self) -> AbstractContextManager[Any]:
-        """The autocast context of one forward."""
+        """The autocast context of one forward; a caller's own does not reach inside."""
         if self.autocast is None:
-            return nullcontext()
+            return torch.autocast(self.device.type, enabled=False)
         return torch.autocast(self.device.type, dtype=self.autocast)
 
 
@@ -79,7 +79,7 @@ def measure_pass(
     cannot take the data, `NonFiniteError` where an activation is not finite.
     """
     with (
-        seeded(conditions.seed),
+        seeded(conditions.seed, conditions.device),
         placed(model, conditions.model_device, channels_last=conditions.channels_last),
         inference(model),
     ):
@@ -161,10 +161,9 @@ class _Pass:
         except Exception as error:
             if _is_ours(error):
                 raise
-            reason = (str(error).strip().splitlines() or [""])[0]
             raise ModelError(
                 f"the model cannot take batch {batch.index}, {describe(data)}: "
-                f"{type(error).__name__}: {reason}. Check --data and --transform, or say how to "
+                f"{one_line(error)}. Check --data and --transform, or say how to "
                 "call the model with --forward file.py:function"
             ) from error
 

@@ -53,22 +53,23 @@ def probe(layer: BNLayer, forward: Callable[[Tensor], Any], x: Tensor) -> Probe 
         rows, y, other_y = (
             t.detach().double().movedim(axis, -1).flatten(0, -2) for t in (x, own, other)
         )
-        slope, intercept = _line(rows, y)
         for eps in (layer.eps,) if layer.eps is not None else USUAL_EPS:
-            gamma, beta = slope * (v + eps).sqrt(), intercept + slope * m
-            fitted = (rows - m) * slope + beta
-            other_fitted = (rows - other_m) * (other_v + eps).rsqrt() * gamma + beta
-            if _close(fitted, y, tolerance) and _close(other_fitted, other_y, tolerance):
+            normalised = (rows - m) * (v + eps).rsqrt()
+            other_normalised = (rows - other_m) * (other_v + eps).rsqrt()
+            gamma = _slope(torch.cat([normalised, other_normalised]), torch.cat([y, other_y]))
+            beta = y.mean(0) - gamma * normalised.mean(0)
+            if _close(normalised * gamma + beta, y, tolerance) and _close(
+                other_normalised * gamma + beta, other_y, tolerance
+            ):
                 return Probe(axis, eps, gamma.cpu())
     return None
 
 
-def _line(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Slope and intercept of the least-squares line of each column, (M, C) → (C,), (C,)."""
+def _slope(x: Tensor, y: Tensor) -> Tensor:
+    """The slope of the least-squares line of each column, (M, C) → (C,)."""
     dx, dy = x - x.mean(0), y - y.mean(0)
     spread = dx.square().sum(0)
-    slope = torch.where(spread > 0, (dx * dy).sum(0) / spread.clamp(min=1e-300), 0.0)
-    return slope, y.mean(0) - slope * x.mean(0)
+    return torch.where(spread > 0, (dx * dy).sum(0) / spread.clamp(min=1e-300), 0.0)
 
 
 def _close(fitted: Tensor, y: Tensor, tolerance: float) -> bool:

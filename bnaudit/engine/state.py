@@ -75,18 +75,24 @@ def _same_bits(a: Tensor, b: Tensor) -> bool:
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Run with Python, NumPy and torch generators seeded; their states are restored after."""
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Run with Python, NumPy and torch generators seeded; their states are restored after.
+
+    Those of an accelerator are touched where it is the `device`, or where it is in use already.
+    """
     python_state, numpy_state = random.getstate(), np.random.get_state()
     cpu_state = torch.get_rng_state()
-    cuda = torch.cuda.is_available() and torch.cuda.is_initialized()
+    cuda = device.type == "cuda" or torch.cuda.is_initialized()
     cuda_states = torch.cuda.get_rng_state_all() if cuda else []
-    mps = torch.backends.mps.is_available()
-    mps_state = torch.mps.get_rng_state() if mps else None
+    mps_state = torch.mps.get_rng_state() if device.type == "mps" else None
     try:
         random.seed(seed)
         np.random.seed(seed % 2**32)
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            torch.cuda.manual_seed_all(seed)
+        if mps_state is not None:
+            torch.mps.manual_seed(seed)
         yield
     finally:
         random.setstate(python_state)

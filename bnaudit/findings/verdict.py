@@ -21,27 +21,57 @@ FAMILY_LEVEL = 0.05
 def judge(audit: Audit) -> Verdict:
     """What the Audit says in one sentence.
 
-    "shifted" when a layer's output shift exceeds `SHIFT_THRESHOLD` beyond its noise, family-wise
-    5% over layers (Holm); "healthy" when every layer's upper limit is below it; else "undecided",
-    with the number of samples that would do.
+    "broken" when a channel's stored statistics cannot be used at all; "shifted" when a layer's
+    output shift exceeds `SHIFT_THRESHOLD` beyond its noise, family-wise 5% over layers (Holm);
+    "healthy" when every layer's upper limit is below it; else "undecided", with the number of
+    samples that would do. Layers without an interval are not judged, but named.
     """
+    broken = [layer for layer in audit.audited if layer.undefined_channels]
+    if broken:
+        return Verdict("broken", _broken(broken) + _network_clause(audit.network))
     layers = [layer for layer in audit.audited if layer.output_shift is not None]
     if not layers:
         return Verdict("nothing-to-audit", _nothing(audit))
-    if any(_shift(layer).standard_error is None for layer in layers):
+    judged = [layer for layer in layers if _shift(layer).standard_error is not None]
+    if not judged:
         return Verdict("undecided", _too_few(audit))
-    shifted = _beyond_threshold(layers)
+    unjudged = [layer for layer in layers if layer not in judged]
+    ending = _unjudged(unjudged) + _network_clause(audit.network)
+    shifted = _beyond_threshold(judged)
     if shifted:
-        return Verdict("shifted", _shifted(shifted, layers) + _network_clause(audit.network))
-    open_layers = [layer for layer in layers if (_shift(layer).high or 0.0) >= SHIFT_THRESHOLD]
+        return Verdict("shifted", _shifted(shifted, layers) + ending)
+    open_layers = [layer for layer in judged if (_shift(layer).high or 0.0) >= SHIFT_THRESHOLD]
     if open_layers:
-        return Verdict("undecided", _undecided(open_layers, layers, audit))
-    worst = max(layers, key=lambda layer: _shift(layer).value)
+        return Verdict("undecided", _undecided(open_layers, layers, audit) + _unjudged(unjudged))
+    worst = max(judged, key=lambda layer: _shift(layer).value)
+    whole = "the only layer" if len(layers) == 1 else f"all {len(judged)} layers"
     sentence = (
-        f"Healthy: the output shift of all {len(layers)} layers is below {SHIFT_THRESHOLD:g} "
-        f"(largest {_shift(worst).value:.3f}, {worst.name})"
+        f"{'Undecided' if unjudged else 'Healthy'}: the output shift of {whole} is below "
+        f"{SHIFT_THRESHOLD:g} (largest {_shift(worst).value:.3f}, layer {worst.name})"
     )
-    return Verdict("healthy", sentence + _network_clause(audit.network))
+    return Verdict("undecided" if unjudged else "healthy", sentence + ending)
+
+
+def _broken(layers: list[LayerAudit]) -> str:
+    channels = sum(len(layer.undefined_channels) for layer in layers)
+    return (
+        f"Broken: {_count(channels, 'channel')} of {_count(len(layers), 'layer')} "
+        f"(first: layer {layers[0].name}) cannot be normalised: running_var + eps is not positive, "
+        "or a statistic is not finite"
+    )
+
+
+def _unjudged(layers: list[LayerAudit]) -> str:
+    if not layers:
+        return ""
+    return (
+        f"; layer {layers[0].name}{f' and {len(layers) - 1} more' if len(layers) > 1 else ''} got "
+        "too few samples to be judged"
+    )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _shift(layer: LayerAudit) -> Estimate:
@@ -62,10 +92,11 @@ def _beyond_threshold(layers: list[LayerAudit]) -> list[LayerAudit]:
 def _shifted(shifted: list[LayerAudit], layers: list[LayerAudit]) -> str:
     worst = max(shifted, key=lambda layer: _shift(layer).value)
     estimate = _shift(worst)
+    verb = "normalises" if len(shifted) == 1 else "normalise"
     return (
-        f"Shifted: {len(shifted)} of {len(layers)} layers normalise by statistics that do not fit "
-        f"these data (largest output shift {estimate.value:.2f}, 95% interval "
-        f"{estimate.low:.2f} to {estimate.high:.2f}, {worst.name})"
+        f"Shifted: {len(shifted)} of {_count(len(layers), 'layer')} {verb} by statistics that do "
+        f"not fit these data (largest output shift {estimate.value:.3g}, 95% interval "
+        f"{estimate.low:.3g} to {estimate.high:.3g}, layer {worst.name})"
     )
 
 
@@ -78,8 +109,8 @@ def _undecided(open_layers: list[LayerAudit], layers: list[LayerAudit], audit: A
         else ("their shift lies at the threshold itself")
     )
     return (
-        f"Undecided: {len(open_layers)} of {len(layers)} layers may or may not exceed an output "
-        f"shift of {SHIFT_THRESHOLD:g} on {samples:,} samples; {enough}"
+        f"Undecided: {len(open_layers)} of {_count(len(layers), 'layer')} may or may not exceed an "
+        f"output shift of {SHIFT_THRESHOLD:g} on {_count(samples, 'sample')}; {enough}"
     )
 
 
@@ -97,8 +128,8 @@ def _samples_needed(estimate: Estimate, samples: int) -> int:
 def _too_few(audit: Audit) -> str:
     samples = audit.data.samples if audit.data else 0
     return (
-        f"Undecided: {samples} samples are too few for intervals; give at least 8, better 160 or "
-        "more (8 groups of 20)"
+        f"Undecided: {_count(samples, 'sample')} are too few for intervals; give at least 8, "
+        "better 160 or more (8 groups of 20)"
     )
 
 

@@ -15,6 +15,7 @@ from bnaudit.results import Audit, ChannelTable
 AUDIT = "audit.json"
 CHANNELS = "channels.npz"
 LAYERS = "layers.csv"
+PLOTS = ("shift_by_depth", "channels_by_depth", "worst_layers", "discrepancy_by_depth")
 
 
 def write_results(audit: Audit, folder: Path, *, plots: bool = True) -> list[Path]:
@@ -33,9 +34,18 @@ def write_results(audit: Audit, folder: Path, *, plots: bool = True) -> list[Pat
             written.append(_write(folder / CHANNELS, audit.channels.save))
         if plots and audit.audited:
             written += _write_plots(audit, folder)
+        _remove_outdated(folder, written)
     except OSError as error:
         raise InputError(f"--output {folder}: cannot be written: {error}") from error
     return written
+
+
+def _remove_outdated(folder: Path, written: list[Path]) -> None:
+    """What an earlier run left under our names does not belong to this Audit."""
+    ours = [CHANNELS, *(f"{plot}.{kind}" for plot in PLOTS for kind in ("png", "svg"))]
+    for name in ours:
+        if folder / name not in written:
+            (folder / name).unlink(missing_ok=True)
 
 
 def check_folder(folder: Path) -> None:
@@ -57,11 +67,20 @@ def read_results(path: Path) -> Audit:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: cannot be read as an Audit: {error}") from error
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise InputError(
+            f"{file}: cannot be read as an Audit: {reason}; give an audit.json or its folder"
+        ) from error
     audit = Audit.from_json(text, source=str(file))
     channels = file.with_name(CHANNELS)
     if channels.exists():
-        audit = replace(audit, channels=ChannelTable.load(channels))
+        table = ChannelTable.load(channels)
+        if table.names.tolist() != [layer.name for layer in audit.audited]:
+            raise InputError(
+                f"{channels}: its layers are not those of {file}: it belongs to another Audit; "
+                "remove it, or measure anew"
+            )
+        audit = replace(audit, channels=table)
     return audit
 
 

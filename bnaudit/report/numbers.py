@@ -8,12 +8,15 @@ from bnaudit.results import Estimate
 
 
 def short(value: float | None) -> str:
-    """`.283`, `1.23`, `84.2`, `371`, `2.1e5`; a dash where there is none."""
+    """`.283`, `1.23`, `84.2`, `371`, `2.1e5`, `4e-4`; a dash where there is none."""
     if value is None or math.isnan(value):
         return "–"
+    if math.isinf(value):
+        return f"{value:g}"
     size = abs(value)
-    if size >= 9999.5:
-        return f"{value:.0e}".replace("e+0", "e").replace("e+", "e")
+    if size >= 9999.5 or 0 < size < 0.0005:
+        mantissa, exponent = f"{value:.{1 if size >= 1 else 0}e}".split("e")
+        return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
     if size >= 99.95:
         return f"{value:.0f}"
     if size >= 9.995:
@@ -28,6 +31,11 @@ def interval(estimate: Estimate) -> str:
     if estimate.low is None or estimate.high is None:
         return "withheld"
     return f"{short(estimate.low)}–{short(estimate.high)}"
+
+
+def loss(value: float | None) -> str:
+    """`0.884`."""
+    return "–" if value is None or math.isnan(value) else f"{value:.3f}"
 
 
 def percent(value: float | None) -> str:

@@ -7,7 +7,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from bnaudit.report.numbers import interval, percent, short
+from bnaudit.report.numbers import interval, loss, percent, short
 from bnaudit.results import Audit, LayerAudit, NetworkAudit, Score
 
 LONG_TABLE = 24
@@ -19,6 +19,7 @@ BARS = "▁▂▃▄▅▆▇█"
 
 VERDICT_STYLE = {
     "healthy": "bold green",
+    "broken": "bold red",
     "shifted": "bold red",
     "undecided": "bold yellow",
     "nothing-to-audit": "bold",
@@ -63,8 +64,8 @@ def loaded(audit: Audit) -> RenderableType:
     model, data = audit.model, audit.data
     kinds = ", ".join(f"{count} {kind}" for kind, count in model.bn_layers.items())
     total = sum(model.bn_layers.values())
-    grid.add_row("model", f"{model.source}, {model.parameters:,} parameters")
-    grid.add_row("BN layers", f"{total} ({kinds})" if total else "none")
+    grid.add_row("model", Text(f"{model.source}, {model.parameters:,} parameters"))
+    grid.add_row("BN layers", Text(f"{total} ({kinds})" if total else "none"))
     if model.checkpoint:
         sha = f" (sha256 {model.checkpoint_sha256[:12]})" if model.checkpoint_sha256 else ""
         grid.add_row("checkpoint", Text(f"{model.checkpoint}{sha}"))
@@ -84,7 +85,7 @@ def loaded(audit: Audit) -> RenderableType:
             grid.add_row("transform", Text(data.transform))
         for note in (*data.notes, *_skipped(data.skipped)):
             grid.add_row("", Text(note, style="dim"))
-    grid.add_row("device", f"{audit.device}, {audit.dtype}")
+    grid.add_row("device", Text(f"{audit.device}, {audit.dtype}"))
     for note in audit.notes:
         grid.add_row("note", Text(note))
     return grid
@@ -185,7 +186,10 @@ def without_figures(audit: Audit) -> RenderableType | None:
     for layer in undefined:
         count = len(layer.undefined_channels)
         lines.append(
-            Text(f"{layer.name}: {count} channels undefined (running_var + eps ≤ 0)", style="red")
+            Text(
+                f"{layer.name}: {count} channels undefined (running_var + eps ≤ 0, or not finite)",
+                style="red",
+            )
         )
     return Group(*lines)
 
@@ -232,4 +236,4 @@ def network(result: NetworkAudit) -> RenderableType:
 
 
 def _score_row(table: Table, name: str, score: Score) -> None:
-    table.add_row(name, f"{score.samples:,}", percent(score.accuracy), f"{score.loss:.3f}")
+    table.add_row(name, f"{score.samples:,}", percent(score.accuracy), loss(score.loss))

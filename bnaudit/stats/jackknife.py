@@ -72,4 +72,4 @@ def group_count(samples: int) -> int:
 
 def deal(samples: int, groups: int) -> Tensor:
     """The group of each sample in reading order, (n,): consecutive runs, sizes differ by ≤ 1."""
-    return torch.arange(samples) * groups // max(samples, 1)
+    return torch.arange(samples, device="cpu") * groups // max(samples, 1)

@@ -18,6 +18,10 @@ SCRATCH_ELEMENTS = 2**19
 """Elements of the CPU scratch buffer: 2 MB in float32, which stays in the cache between reads."""
 
 
+FAR = 100.0
+"""A run is read again where its squared distance from the pilot exceeds so many variances."""
+
+
 @dataclass(frozen=True)
 class RunMoments:
     """Moments of S consecutive runs of rows: `mean` and `m2` (S, C), on the input's device.
@@ -40,7 +44,12 @@ def run_moments(x: Tensor, bounds: Sequence[int], scratch: Scratch) -> RunMoment
         x = x.unsqueeze(-1)
     row = x.numel() // (x.shape[0] * x.shape[1])
     counts = tuple((stop - start) * row for start, stop in pairwise(bounds))
-    with torch.autocast(x.device.type, enabled=False):
+    # A part of the model may run in inference mode; tensors made there could not be used outside.
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        torch.autocast(x.device.type, enabled=False),
+    ):
         if x.device.type == "cpu":
             mean, m2 = _shifted_sums(x, bounds, counts, scratch)
         elif x.device.type == "cuda":
@@ -66,7 +75,7 @@ class Scratch:
         """An uninitialised view of x's shape and memory layout in `dtype`."""
         buffer = self._buffers.get(dtype)
         if buffer is None or buffer.numel() < x.numel():
-            buffer = torch.empty(max(x.numel(), self.elements), dtype=dtype)
+            buffer = torch.empty(max(x.numel(), self.elements), dtype=dtype, device="cpu")
             self._buffers[dtype] = buffer
         flat = buffer[: x.numel()]
         if x.dim() > 3 and x.stride(1) == 1 and not x.is_contiguous():  # channels_last, 2d or 3d
@@ -81,15 +90,32 @@ def _shifted_sums(
 ) -> tuple[Tensor, Tensor]:
     """Mean and M2 of each run from the sums Σ(x − p) and Σ(x − p)² of its rows.
 
-    The pilot p is the mean of the first row. M2 = Σ(x−p)² − (Σ(x−p))²/n loses digits only where p
-    is many standard deviations from the mean, and then the rows differ by as much.
+    The pilot p is the mean of the first row. M2 = Σ(x−p)² − (Σ(x−p))²/n loses digits where p is
+    many of a run's standard deviations from its mean: such a run, rare, is read again about its own
+    mean.
     """
     pilot = x[:1].mean(list(range(2, x.dim())), dtype=accumulation_dtype(x.dtype), keepdim=True)
     rows = _row_sums(x, pilot, scratch).double()
-    lengths = torch.tensor(bounds).diff()
-    run = torch.arange(len(counts)).repeat_interleave(lengths)
-    sums = torch.zeros(2, len(counts), x.shape[1], dtype=torch.float64).index_add_(1, run, rows)
-    n = torch.tensor(counts, dtype=torch.float64).unsqueeze(1)
+    lengths = torch.tensor(bounds, device="cpu").diff()
+    run = torch.arange(len(counts), device="cpu").repeat_interleave(lengths)
+    n = torch.tensor(counts, dtype=torch.float64, device="cpu").unsqueeze(1)
+    sums = torch.zeros(2, *n.shape[:1], x.shape[1], dtype=torch.float64, device="cpu")
+    sums.index_add_(1, run, rows)
+    mean = pilot.flatten().double() + sums[0] / n
+    offset = sums[0].square() / n
+    m2 = (sums[1] - offset).clamp(min=0)
+    far = ((offset > FAR * m2) & (n > 1)).any(1)
+    for index in far.nonzero().flatten().tolist() if len(counts) > 1 else ():
+        own = x[bounds[index] : bounds[index + 1]]
+        mean[index], m2[index] = (t[0] for t in _about_own_mean(own, mean[index], scratch))
+    return mean, m2
+
+
+def _about_own_mean(x: Tensor, mean: Tensor, scratch: Scratch) -> tuple[Tensor, Tensor]:
+    """Mean and M2 of all rows as one run, (1, C) each, about a pilot at its mean (C,)."""
+    pilot = mean.to(accumulation_dtype(x.dtype)).view(1, -1, *[1] * (x.dim() - 2))
+    sums = _row_sums(x, pilot, scratch).double().sum(1, keepdim=True)
+    n = x.numel() // x.shape[1]
     m2 = (sums[1] - sums[0].square() / n).clamp(min=0)
     return pilot.flatten().double() + sums[0] / n, m2
 
@@ -97,7 +123,7 @@ def _shifted_sums(
 def _row_sums(x: Tensor, pilot: Tensor, scratch: Scratch) -> Tensor:
     """Σ(x − p) and Σ(x − p)² of each row, (2, N, C), in pieces that stay in the cache."""
     space = list(range(2, x.dim()))
-    sums = torch.empty(2, *x.shape[:2], dtype=pilot.dtype)
+    sums = torch.empty(2, *x.shape[:2], dtype=pilot.dtype, device="cpu")
     step = scratch.elements // max(1, x[0].numel())
     if step == 0 and x.dim() > 3:
         return torch.stack([_slab_sums(row, pilot, scratch) for row in x.split(1)], 1)
@@ -114,7 +140,7 @@ def _row_sums(x: Tensor, pilot: Tensor, scratch: Scratch) -> Tensor:
 def _slab_sums(row: Tensor, pilot: Tensor, scratch: Scratch) -> Tensor:
     """The same for one row (1, C, *) that does not fit: slabs along its first spatial axis."""
     space = [0, *range(2, row.dim())]
-    sums = torch.zeros(2, row.shape[1], dtype=torch.float64)
+    sums = torch.zeros(2, row.shape[1], dtype=torch.float64, device="cpu")
     for slab in row.split(max(1, scratch.elements * row.shape[2] // row.numel()), dim=2):
         y = scratch.like(slab, pilot.dtype)
         torch.sub(slab, pilot, out=y)

@@ -30,9 +30,9 @@ class Moments:
     def zeros(cls, parts: int, channels: int) -> Moments:
         """`parts` empty parts."""
         return cls(
-            torch.zeros(parts, dtype=torch.float64),
-            torch.zeros(parts, channels, dtype=torch.float64),
-            torch.zeros(parts, channels, dtype=torch.float64),
+            torch.zeros(parts, dtype=torch.float64, device="cpu"),
+            torch.zeros(parts, channels, dtype=torch.float64, device="cpu"),
+            torch.zeros(parts, channels, dtype=torch.float64, device="cpu"),
         )
 
     @property
@@ -58,7 +58,7 @@ def merge(a: Moments, b: Moments) -> Moments:
 
 def pool(moments: Moments) -> Moments:
     """All parts as one population: a single part, shapes (1,) and (1, C)."""
-    return scatter(moments, torch.zeros(len(moments.count), dtype=torch.long), 1)
+    return scatter(moments, torch.zeros(len(moments.count), dtype=torch.long, device="cpu"), 1)
 
 
 def scatter(moments: Moments, target: Tensor, parts: int) -> Moments:
@@ -68,9 +68,11 @@ def scatter(moments: Moments, target: Tensor, parts: int) -> Moments:
     Chan's formula and does not depend on the order of the parts beyond rounding.
     """
     channels = moments.mean.shape[1]
-    count = torch.zeros(parts, dtype=torch.float64).index_add_(0, target, moments.count)
+    count = torch.zeros(parts, dtype=torch.float64, device="cpu").index_add_(
+        0, target, moments.count
+    )
     weight = (moments.count / count[target].clamp(min=1)).unsqueeze(1)
-    mean = torch.zeros(parts, channels, dtype=torch.float64)
+    mean = torch.zeros(parts, channels, dtype=torch.float64, device="cpu")
     # The mean is accumulated about one part's mean, or a large common offset would cost digits.
     origin = (
         moments.mean[moments.count.argmax()] if len(moments.count) else mean.new_zeros(channels)
@@ -78,7 +80,7 @@ def scatter(moments: Moments, target: Tensor, parts: int) -> Moments:
     mean.index_add_(0, target, (moments.mean - origin) * weight)
     mean = torch.where(count.unsqueeze(1) > 0, mean + origin, 0.0)
     between = (moments.mean - mean[target]).square() * moments.count.unsqueeze(1)
-    m2 = torch.zeros(parts, channels, dtype=torch.float64)
+    m2 = torch.zeros(parts, channels, dtype=torch.float64, device="cpu")
     m2.index_add_(0, target, moments.m2 + between)
     return Moments(count, mean, m2)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 class SquaredShift:
     """d² split into its two parts, each (…, C): `mean_part` + `scale_part` = d².
 
-    Both are NaN in an undefined channel (v̂ + ε ≤ 0).
+    Both are NaN in an undefined channel: v̂ + ε ≤ 0, or an estimate that is not finite.
     """
 
     mean_part: Tensor
@@ -49,9 +49,11 @@ def squared_shift(
     scale = torch.where(estimated_var + eps > 0, estimated_var + eps, torch.nan).sqrt()
     # √v/s → 1 as v → ∞ and is 0 at v = 0, also where ε = 0.
     normalised_std = torch.where(var > 0, (var / (var + eps).clamp(min=1e-300)).sqrt(), 0.0)
+    mean_part = ((mean - estimated_mean) / scale).square()
+    scale_part = (var.sqrt() / scale - normalised_std).square()
+    defined = (estimated_mean + scale).isfinite()
     return SquaredShift(
-        ((mean - estimated_mean) / scale).square(),
-        (var.sqrt() / scale - normalised_std).square(),
+        torch.where(defined, mean_part, torch.nan), torch.where(defined, scale_part, torch.nan)
     )
 
 

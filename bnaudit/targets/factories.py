@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from bnaudit.config import SCHEMES
 from bnaudit.errors import BnauditError, InputError
 from bnaudit.targets.messages import did_you_mean, kind_of, listed, near, told
 from bnaudit.targets.user_files import append_to_path, import_file, no_bytecode
@@ -152,9 +153,15 @@ def _import_module(source: str, said: str) -> ModuleType:
             return importlib.import_module(source)
     except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and f"{source}.".startswith(f"{error.name}."):
+            scheme = near(source, SCHEMES, count=1)
+            hint = (
+                f"did you mean {scheme[0]}:{said.partition(':')[2]}?"
+                if scheme
+                else "a file is written path/file.py:NAME"
+            )
             raise InputError(
                 f"{said}: no module named {error.name} is installed, or in the current folder; "
-                "a file is written path/file.py:NAME"
+                f"{hint}"
             ) from error
         raise InputError(f"{said}: importing {source} raised {told(error)}") from error
 

@@ -11,50 +11,18 @@ from torch import Tensor, nn
 
 from bnaudit.errors import InputError
 from bnaudit.targets.factories import load_factory
-from bnaudit.targets.messages import kind_of
+from bnaudit.targets.messages import kind_of, told
 
 Forward = Callable[[nn.Module, Any], Any]
 Compare = Callable[[Any, Any], float | dict[str, float]]
 
-LABELS = ("label", "labels", "target", "targets", "y")
-"""The keys of a batch that are not the model's input."""
 
-
-def build_forward(spec: str | None) -> Forward:
-    """The function that `--forward spec` names, called as `fn(model, batch)`; None: the default.
+def build_forward(spec: str) -> Forward:
+    """The function that `--forward spec` names, called as `fn(model, batch)`.
 
     InputError: no such function, or one that cannot be called with two arguments.
     """
-    if spec is None:
-        return default_forward
     return _function(spec, "--forward", ("model", "batch"))
-
-
-def default_forward(model: nn.Module, batch: Any) -> Any:
-    """What nearly every model takes.
-
-    A tensor goes in as it is; of a tuple or list the first item; of a mapping what is left without
-    its labels (`LABELS`): a single value as it is, several as keywords. InputError: anything else.
-    """
-    if isinstance(batch, Tensor):
-        return model(batch)
-    if isinstance(batch, tuple | list) and batch:
-        return model(batch[0])
-    if isinstance(batch, Mapping):
-        inputs = {key: value for key, value in batch.items() if key not in LABELS}
-        if len(inputs) == 1:
-            return model(next(iter(inputs.values())))
-        if inputs:
-            return model(**inputs)
-        raise InputError(
-            f"a batch has labels only ({', '.join(map(str, batch))}): say what goes into the model "
-            "with --forward path/file.py:fn, called as fn(model, batch)"
-        )
-    kind = "an empty sequence" if isinstance(batch, tuple | list) else kind_of(batch)
-    raise InputError(
-        f"a batch is {kind}: say what goes into the model with --forward path/file.py:fn, called "
-        "as fn(model, batch)"
-    )
 
 
 def build_compare(spec: str) -> Compare:
@@ -67,7 +35,13 @@ def build_compare(spec: str) -> Compare:
     function = _function(spec, "--compare", ("outputs_a", "outputs_b"))
 
     def compare(outputs_a: Any, outputs_b: Any) -> float | dict[str, float]:
-        result = function(outputs_a, outputs_b)
+        try:
+            result = function(outputs_a, outputs_b)
+        except Exception as error:
+            raise InputError(
+                f"--compare {spec} raised {told(error)}; it is called with the model's outputs for "
+                "one mini-batch, deployed and under mini-batch statistics"
+            ) from error
         if isinstance(result, Mapping):
             return {str(key): _number(value, f"{spec} [{key}]") for key, value in result.items()}
         return _number(result, spec)

@@ -69,6 +69,8 @@ def _status(layer: BNLayer, record: LayerRecord | None) -> tuple[Status, str | N
         )
     if record is None:
         return "never-called", "the forward never reached it"
+    if record.switched_to_training:
+        return "batch-dependent", "the model puts it into training mode inside its forward"
     if record.empty_calls == record.calls:
         return "empty-input", "every input it got was empty"
     if not layer.verified:
@@ -100,7 +102,7 @@ def audit_layer(
         described, undefined_channels=undefined, count=int(expected.count[0].item())
     )
     if len(undefined) == layer.channels:
-        note = "no channel is defined: running_var + eps is not positive anywhere"
+        note = "no channel is defined: running_var + eps is not positive, or not finite, anywhere"
         return replace(described, note=note), channels
 
     total, output, left_out = _estimates(groups, shift.total, record, gamma)
@@ -141,7 +143,7 @@ def _estimates(
     plain = float(channel_mean(squared))
     plain_output = float(gamma_weighted_mean(squared, gamma))
     if len(groups.count) < 2:
-        none = torch.empty(0)
+        none = torch.empty(0, device="cpu")
         total = _estimate(plain, jackknife(plain, none, none))
         output = _estimate(plain_output, None) if math.isfinite(plain_output) else None
         return total, output, ()

@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
 
 from bnaudit._version import __version__
+from bnaudit.engine.batches import default_forward
 from bnaudit.engine.layers import BNLayer, find_layers
 from bnaudit.engine.passes import Conditions, Measurement, measure_pass
 from bnaudit.engine.wrappers import unwrap
 from bnaudit.errors import InputError, ModelError
 from bnaudit.findings.verdict import judge
 from bnaudit.results import Audit, DataInfo, ModelInfo
-from bnaudit.targets.forward import build_forward
 from bnaudit.verbs.figures import audit_layer, channel_table, describe_layer
-from bnaudit.verbs.samples import MapReader, Reader, StreamReader
+from bnaudit.verbs.samples import MapReader, Reader, StreamReader, check_positive
 
 DEFAULT_BATCH_SIZE = 32
 
@@ -53,7 +53,8 @@ def measure(
         model: any eager module, in any mode and on any device; wrappers are looked through.
         data: a map-style Dataset, from which `samples` (default: all) are drawn and read in a
             seeded random order; or any iterable of batches, such as a DataLoader, read as it
-            comes: let it shuffle. A batch is a tensor, an (inputs, labels) pair or a dict.
+            comes: let it shuffle. A batch is a tensor, an (inputs, labels) pair or a dict; write
+            a list of images of different sizes as (images,) or (images, targets).
         forward: called as forward(model, batch); default model(inputs).
         compare: for outputs that are no class scores: compare(deployed_output, other_output) gives
             a figure or a dict of figures for a mini-batch.
@@ -81,18 +82,21 @@ def measure(
         >>> audit = bnaudit.measure(model, loader)  # doctest: +SKIP
         >>> audit.to_frame()[["name", "total_shift", "batch_noise"]]  # doctest: +SKIP
     """
+    check_positive("train_batch_size", train_batch_size)
+    inner = unwrap(model)
     target = torch.device(device) if device is not None else None
-    where = target or device_of(model)
+    where = target or device_of(inner)
     conditions = Conditions(
-        forward or build_forward(None), where, target, AUTOCAST[dtype], channels_last, seed
+        forward or default_forward, where, target, AUTOCAST[dtype], channels_last, seed
     )
     reader: Reader
+    check_positive("batch_size", batch_size)
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
         size = pass_batch_size(batch_size, train_batch_size)
         reader = MapReader(data, size, samples, seed, workers, pin_memory=where.type == "cuda")
     else:
         reader = StreamReader(data, samples)
-    source = ModelInfo(type(unwrap(model)).__qualname__, parameters=0, bn_layers={})
+    source = ModelInfo(type(inner).__qualname__, parameters=0, bn_layers={})
     return measure_with(
         model,
         reader,
@@ -144,7 +148,7 @@ def measure_with(
             reader,
             reader.groups,
             conditions,
-            mini_batch_size=train_batch_size,
+            mini_batch_size=train_batch_size or reader.mini_batch_size,
             task=task,
             compare=compare,
             progress=progress,

@@ -13,6 +13,7 @@ from torch import nn
 from bnaudit.checkpoints.load import LoadReport, load_checkpoint
 from bnaudit.checkpoints.read import read_checkpoint
 from bnaudit.config import Settings
+from bnaudit.engine.batches import default_forward
 from bnaudit.engine.passes import Conditions
 from bnaudit.errors import InputError
 from bnaudit.results import ModelInfo
@@ -54,7 +55,7 @@ def prepare(settings: Settings) -> Prepared:
         )
     device = _device(settings.device)
     conditions = Conditions(
-        build_forward(settings.forward),
+        build_forward(settings.forward) if settings.forward else default_forward,
         device,
         device,
         AUTOCAST[settings.dtype],
@@ -142,7 +143,7 @@ def _reader(target: DataTarget, settings: Settings, device: torch.device) -> Rea
     samples = None if settings.samples == "all" else settings.samples
     if target.dataset is None:
         assert target.stream is not None
-        return StreamReader(target.stream, samples, target.batch_size)
+        return StreamReader(target.stream, samples, target.batch_size, f"--data {settings.data}")
     size = settings.batch_size or target.batch_size or DEFAULT_BATCH_SIZE
     return MapReader(
         target.dataset,
@@ -163,10 +164,10 @@ def _device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(
-            f"--device {name}: not a device; use auto, cpu, cuda, cuda:1 or mps"
-        ) from error
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise InputError(f"--device {name}: use auto, cpu, cuda, cuda:1 or mps")
     if device.type == "cuda" and (
         not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()
     ):

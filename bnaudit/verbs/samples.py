@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Protocol, cast
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from bnaudit.engine.batches import Batch, batch_size, map_tensors, slice_batch
-from bnaudit.errors import InputError
+from bnaudit.errors import InputError, one_line
 from bnaudit.stats.jackknife import deal, group_count
 from bnaudit.targets.samples import Loaded, SkipBad
 
@@ -40,6 +41,10 @@ class Reader(Protocol):
         """The size of the batches, None until the first one has been seen."""
 
     @property
+    def mini_batch_size(self) -> int | None:
+        """The size of mini-batches where nobody gives one, None: that of the first batch."""
+
+    @property
     def order_seed(self) -> int | None:
         """What drew the subset and its order, None where the loader did."""
 
@@ -50,6 +55,25 @@ class Reader(Protocol):
 
     def fingerprint(self) -> str:
         """A short hash of what was read: the same data, order and preprocessing give the same."""
+
+
+def check_positive(what: str, number: int | None) -> None:
+    """Raises `InputError` where a number of samples is given that is none."""
+    if number is not None and number < 1:
+        raise InputError(f"{what} is {number}: give a positive number")
+
+
+def _told(batches: Iterable[Any], source: str) -> Iterator[Any]:
+    """The batches; what the caller's own code raises is the caller's, and is said so."""
+    iterator = iter(batches)
+    for index in count():
+        try:
+            data = next(iterator)
+        except StopIteration:
+            return
+        except Exception as error:
+            raise InputError(f"{source}: reading batch {index} raised {one_line(error)}") from error
+        yield data
 
 
 class _Fingerprint:
@@ -99,10 +123,14 @@ class MapReader:
         self.available: int | None = len(cast(Sized, self.dataset))
         if self.available == 0:
             raise InputError("the data set is empty: nothing to measure on")
+        for what, number in (("batch_size", self.batch_size), ("samples", self.samples)):
+            check_positive(what, number)
         self.samples = min(self.samples or self.available, self.available)
         self.groups = group_count(self.samples)
-        generator = torch.Generator().manual_seed(self.seed)
-        self._order = torch.randperm(self.available, generator=generator)[: self.samples]
+        generator = torch.Generator("cpu").manual_seed(self.seed)
+        self._order = torch.randperm(self.available, generator=generator, device="cpu")[
+            : self.samples
+        ]
         self._group = deal(self.samples, self.groups)
         self._fingerprint = _Fingerprint()
 
@@ -115,16 +143,21 @@ class MapReader:
             num_workers=self.workers,
             collate_fn=SkipBad(self.collate or default_collate),
             pin_memory=self.pin_memory,
-            generator=torch.Generator().manual_seed(self.seed),
+            generator=torch.Generator("cpu").manual_seed(self.seed),
         )
-        first = 0
+        first, usable = 0, False
         for index, loaded in enumerate(loader):
             positions = self._kept(loaded, first)
             first = min(first + self.batch_size, cast(int, self.samples))
             if loaded.batch is None:
                 continue
+            usable = True
             self._fingerprint.first_sample(loaded.batch)
             yield Batch(index, loaded.batch, self._group[positions])
+        if not usable:
+            raise InputError(
+                f"none of the {self.samples} samples could be read; the first: {self.skipped[0]}"
+            )
 
     def _kept(self, loaded: Loaded, first: int) -> Tensor:
         if loaded.error is not None:
@@ -136,7 +169,7 @@ class MapReader:
                     "samples out with --skip-bad"
                 )
             self.skipped.append(f"{bad.source}: {bad.error}")
-        return torch.tensor(loaded.kept, dtype=torch.long) + first
+        return torch.tensor(loaded.kept, dtype=torch.long, device="cpu") + first
 
     @property
     def total(self) -> int | None:
@@ -149,13 +182,18 @@ class MapReader:
         return self.batch_size
 
     @property
+    def mini_batch_size(self) -> int | None:
+        """That of a whole batch, also where samples of the first one are left out."""
+        return min(self.batch_size, self.samples or self.batch_size)
+
+    @property
     def order_seed(self) -> int | None:
         """As asked for."""
         return self.seed
 
     def final_groups(self, samples: int) -> Tensor:
         """The groups were right from the start."""
-        return torch.arange(self.groups)
+        return torch.arange(self.groups, device="cpu")
 
     def fingerprint(self) -> str:
         """Over the length, the order and the first sample."""
@@ -174,12 +212,15 @@ class StreamReader:
     batches: Iterable[Any]
     samples: int | None = None
     batch_size: int | None = None
+    source: str = "the data"
     skipped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.groups = STREAM_GROUPS
+        self._dealt = 0
         self.available: int | None = None
+        check_positive("samples", self.samples)
         loader = self.batches
         if isinstance(loader, DataLoader):
             self.batch_size = self.batch_size or loader.batch_size
@@ -188,8 +229,8 @@ class StreamReader:
         self._fingerprint = _Fingerprint()
 
     def __iter__(self) -> Iterator[Batch]:
-        read, dealt = 0, 0
-        for index, data in enumerate(self.batches):
+        read = 0
+        for index, data in enumerate(_told(self.batches, self.source)):
             size = batch_size(data)
             if size == 0:
                 continue
@@ -199,9 +240,9 @@ class StreamReader:
             self.batch_size = self.batch_size or size
             self._fingerprint.first_sample(data)
             run = -(-size // RUNS_PER_BATCH)
-            runs = torch.arange(size) // run
-            yield Batch(index, data, (dealt + runs) % STREAM_GROUPS)
-            dealt += int(runs[-1]) + 1
+            runs = torch.arange(size, device="cpu") // run
+            yield Batch(index, data, (self._dealt + runs) % STREAM_GROUPS)
+            self._dealt += int(runs[-1]) + 1
             read += size
             if self.samples is not None and read >= self.samples:
                 break
@@ -220,13 +261,19 @@ class StreamReader:
         return self.batch_size
 
     @property
+    def mini_batch_size(self) -> int | None:
+        """That of the first batch."""
+        return None
+
+    @property
     def order_seed(self) -> int | None:
         """The order is the loader's."""
         return None
 
     def final_groups(self, samples: int) -> Tensor:
         """Pool the fine groups into as many as `samples` allow."""
-        return torch.arange(STREAM_GROUPS) % group_count(max(samples, 1))
+        groups = max(1, min(group_count(samples), self._dealt))
+        return torch.arange(STREAM_GROUPS, device="cpu") % groups
 
     def fingerprint(self) -> str:
         """Over the first sample and the number read."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bnaudit.errors import InputError
 from bnaudit.targets.forward import build_compare, build_forward
@@ -29,31 +29,6 @@ class Echo(nn.Module):
 
 X = torch.ones(2, 3)
 Y = torch.zeros(2)
-
-
-@pytest.mark.parametrize(
-    ("batch", "args", "kwargs"),
-    [
-        (X, (X,), {}),
-        ((X, Y), (X,), {}),
-        ([X], (X,), {}),
-        (([X, X], [Y, Y]), ([X, X],), {}),
-        ({"image": X, "label": Y}, (X,), {}),
-        ({"pixels": X, "targets": Y, "y": Y}, (X,), {}),
-        ({"ids": X, "mask": Y, "labels": Y}, (), {"ids": X, "mask": Y}),
-    ],
-)
-def test_the_default_forward_gives_the_model_its_inputs(
-    batch: Any, args: tuple[Any, ...], kwargs: dict[str, Tensor]
-) -> None:
-    given = build_forward(None)(Echo(), batch)
-    assert repr(given) == repr((args, kwargs))
-
-
-@pytest.mark.parametrize("batch", [(), {"label": Y}, {}, 3, None])
-def test_a_batch_of_no_known_form_asks_for_a_forward(batch: Any) -> None:
-    with pytest.raises(InputError, match=r"--forward path/file\.py:fn"):
-        build_forward(None)(Echo(), batch)
 
 
 def test_a_files_function_is_the_forward(write: Write) -> None:

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from workplace import NET, Ran, Run, network
+
+from bnaudit.cli import main
+
+
+@pytest.fixture(autouse=True)
+def _like_a_fresh_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """80 columns without colours, no progress line, and no module of an earlier test's files."""
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TERMINAL_WIDTH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("bnaudit.cli.screen.PLAIN_EVERY", math.inf)  # however slow the machine is
+    # As in a plain `bnaudit` run, whatever pytest was started with.
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    modules, path = set(sys.modules), list(sys.path)
+    yield
+    sys.path[:] = path
+    for name in set(sys.modules) - modules:
+        if "pytest-" in (getattr(sys.modules[name], "__file__", None) or ""):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def bnaudit(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """`bnaudit("measure", "a.pt")` runs the command in this process, in the current folder."""
+
+    def run(*args: str | Path) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["bnaudit", *map(str, args)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main.run()
+        out, err = capfd.readouterr()
+        code = ended.value.code
+        return Ran(code if isinstance(code, int) else 0, out, err)
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder of the run: a network, its weights, and images as .npz and as files.
+
+    `net.py`, `good.pt`, `data.npz` (40 RGB images of 8×8, labels 0 to 2), `images/cat` and
+    `images/dog` with 5 images each.
+    """
+    here = tmp_path / "work"
+    here.mkdir()
+    (here / "net.py").write_text(NET)
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    torch.save(network().state_dict(), here / "good.pt")
+    x, y = rng.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8), np.arange(40) % 3
+    np.savez(here / "data.npz", x=x, y=y)
+    for number in range(10):
+        file = here / "images" / ("cat", "dog")[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(x[number]).save(file)
+    monkeypatch.chdir(here)
+    return here

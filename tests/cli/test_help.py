@@ -1,0 +1,74 @@
+"""Help is complete, and loads nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import typer
+from workplace import Run
+
+from bnaudit.cli.main import app
+
+# Newer versions of typer import pydantic themselves; of ours, `config` does.
+HEAVY = ("torch", "torchvision", "pandas", "matplotlib", "numpy", "scipy", "bnaudit.config")
+
+AFTER_RUNNING = """
+import json, sys
+from bnaudit.cli.main import run
+try:
+    run()
+except SystemExit as ended:
+    loaded = [name for name in json.loads({heavy!r}) if name in sys.modules]
+    print(json.dumps([ended.code, loaded]), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    "args",
+    [("--help",), ("measure", "--help"), ("report", "--help"), ("--version",)],
+    ids=" ".join,
+)
+def test_help_imports_nothing_heavy(args: tuple[str, ...]) -> None:
+    code = AFTER_RUNNING.format(heavy=json.dumps(HEAVY))
+    ran = subprocess.run(
+        [sys.executable, "-c", code, *args], capture_output=True, text=True, check=True
+    )
+    assert "bnaudit" in ran.stdout
+    assert json.loads(ran.stderr) == [0, []]
+
+
+@pytest.mark.parametrize("verb", ["measure", "report"])
+def test_every_option_of_a_verb_has_help_and_is_shown(bnaudit: Run, verb: str) -> None:
+    command = typer.main.get_command(app).commands[verb]  # type: ignore[attr-defined]
+    ran = bnaudit(verb, "--help")
+    assert ran.code == 0
+    assert len(command.params) > 2
+    for parameter in command.params:
+        assert parameter.help, parameter.name
+        names = parameter.opts if parameter.param_type_name == "option" else [parameter.name]
+        for name in names:
+            assert name in ran.out
+
+
+def test_help_of_measure_shows_examples(bnaudit: Run) -> None:
+    said = " ".join(bnaudit("measure", "--help").out.split())
+    assert "Examples:" in said
+    assert (
+        "bnaudit measure sample_models/small_batch.pt --config sample_models/bnaudit.toml" in said
+    )
+    assert said.count("bnaudit measure") >= 4
+
+
+def test_help_of_bnaudit_lists_the_verbs_and_an_example(bnaudit: Run) -> None:
+    said = " ".join(bnaudit("--help").out.split())
+    assert "measure Measure every BatchNorm layer of a checkpoint on data." in said
+    assert "report Show a saved Audit again" in said
+    assert "bnaudit measure ckpt.pth --model torchvision:resnet50" in said
+
+
+def test_help_fits_into_80_columns(bnaudit: Run) -> None:
+    for args in ((), ("measure",), ("report",)):
+        assert max(map(len, bnaudit(*args, "--help").out.splitlines())) <= 80
