@@ -7,20 +7,19 @@ one runs, so that nothing waits for a layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bnaudit.engine.batches import Batch
+from bnaudit.engine.books import Books, LayerRecord, Site
 from bnaudit.engine.layers import BNLayer
 from bnaudit.engine.probe import probe
 from bnaudit.errors import NonFiniteError
 from bnaudit.stats.kernels import RunMoments, Scratch, run_moments
-from bnaudit.stats.moments import GroupedMoments, Moments, scatter
-from bnaudit.stats.shift import squared_shift
 
 
 @dataclass(frozen=True)
@@ -64,33 +63,9 @@ class Runs:
         return (0, *(scaled[i + 1] for i in kept)), tuple(kept)
 
 
-@dataclass
-class CallRecord:
-    """What one call site of a layer saw, over all batches."""
-
-    groups: GroupedMoments
-    squared_discrepancy: Tensor
-    mini_batches: int = 0
-
-
-@dataclass
-class LayerRecord:
-    """What a layer saw: one `CallRecord` for each of its calls in a forward."""
-
-    layer: BNLayer
-    order: int
-    estimated: tuple[Tensor, Tensor]
-    calls: int = 0
-    empty_calls: int = 0
-    single_value: bool = False
-    switched_to_training: bool = False
-    sites: list[CallRecord] = field(default_factory=list)
-
-
 @dataclass(frozen=True)
 class _Seen:
-    record: LayerRecord
-    site: int
+    site: Site
     runs: Runs
     kept: tuple[int, ...]
     batch: int
@@ -105,7 +80,8 @@ class Collector:
         self._groups = groups
         self._mini_batch_size = mini_batch_size
         self._scratch = Scratch()
-        self._site: dict[str, int] = {}
+        self._calls: dict[str, int] = {}
+        self._books: dict[tuple[tuple[str, int], ...], Books] = {}
         self._seen: list[_Seen] = []
         self._travelling: _Travelling | None = None
         self._batch: Batch | None = None
@@ -115,7 +91,7 @@ class Collector:
         """The forward of `batch` is about to run."""
         self._batch = batch
         self._runs = Runs.of(batch, self._mini_batch_size)
-        self._site.clear()
+        self._calls.clear()
         self._seen = []
 
     def __call__(self, layer: BNLayer, forward: Callable[[Tensor], Any], x: Tensor) -> Any:
@@ -130,14 +106,15 @@ class Collector:
             return forward(x)
         if not layer.verified and not _verify(layer, forward, x):
             return forward(x)
-        site = self._site.get(layer.name, 0)
-        self._site[layer.name] = site + 1
+        call = self._calls.get(layer.name, 0)
+        self._calls[layer.name] = call + 1
         values = (
             x.detach() if layer.channel_axis == 1 else x.detach().movedim(layer.channel_axis, 1)
         )
         bounds, kept = self._runs.rows(values.shape[0])
         moments = run_moments(values, bounds, self._scratch)
-        self._seen.append(_Seen(record, site, self._runs, kept, self._batch.index, moments))
+        seen = _Seen(Site(record, call), self._runs, kept, self._batch.index, moments)
+        self._seen.append(seen)
         return forward(x)
 
     def _record(self, layer: BNLayer) -> LayerRecord:
@@ -152,49 +129,46 @@ class Collector:
         """The forward is done: send its moments on their way, and merge those of the last one."""
         sent = _Travelling(self._seen)
         self._seen = []
-        if self._travelling is not None:
-            self._merge(self._travelling)
+        self._settle()
         self._travelling = sent
         if not sent.asynchronous:
-            self.finish()
+            self._settle()
 
     def finish(self) -> None:
-        """Merge what is still travelling. Call after the last batch."""
+        """Merge what is still travelling, and close the books. Call after the last batch."""
+        self._settle()
+        for books in self._books.values():
+            books.close()
+        self._books.clear()
+
+    def _settle(self) -> None:
         if self._travelling is not None:
             travelling, self._travelling = self._travelling, None
             self._merge(travelling)
 
     def _merge(self, travelling: _Travelling) -> None:
-        for seen, mean, m2 in travelling.arrived():
-            if not bool((mean.isfinite() & m2.isfinite()).all()):
-                raise _non_finite(seen, mean)
-            parts = Moments(_on_cpu(seen.moments.counts).double(), mean, m2)
-            record = seen.record
-            while len(record.sites) <= seen.site:
-                channels = record.layer.channels
-                zeros = torch.zeros(channels, dtype=torch.float64, device="cpu")
-                record.sites.append(CallRecord(GroupedMoments(self._groups, channels), zeros))
-            site = record.sites[seen.site]
-            group = _on_cpu([seen.runs.group[i] for i in seen.kept])
-            site.groups.add(parts, group)
-            self._add_discrepancy(record, site, parts, [seen.runs.mini_batch[i] for i in seen.kept])
-
-    def _add_discrepancy(
-        self, record: LayerRecord, site: CallRecord, parts: Moments, mini_batch: list[int]
-    ) -> None:
-        """d² with each whole mini-batch's moments in place of the expected statistics."""
-        if max(mini_batch, default=-1) < 0 or record.layer.frozen or record.layer.eps is None:
-            return
-        index = _on_cpu(mini_batch)
-        used = index >= 0
-        batches = scatter(parts.select(used), index[used], int(index.max()) + 1)
-        batches = batches.select(batches.count > 0)
-        if bool((batches.count == 1).any()):
-            record.single_value = True
-            batches = batches.select(batches.count > 1)
-        shift = squared_shift(batches.mean, batches.var, *record.estimated, record.layer.eps)
-        site.squared_discrepancy += shift.total.sum(0)
-        site.mini_batches += len(batches.count)
+        """Sites that saw the same runs are merged together: all of them, but for odd inputs."""
+        arrived = travelling.arrived()
+        by_runs: dict[tuple[int, ...], list[tuple[_Seen, Tensor, Tensor]]] = {}
+        for entry in arrived:
+            by_runs.setdefault(entry[0].kept, []).append(entry)
+        for kept, entries in by_runs.items():
+            seen = [entry[0] for entry in entries]
+            mean = torch.cat([entry[1] for entry in entries], 1)
+            m2 = torch.cat([entry[2] for entry in entries], 1)
+            if not bool((mean + m2).isfinite().all()):
+                raise _non_finite(arrived)
+            key = tuple(one.site.key for one in seen)
+            if key not in self._books:
+                self._books[key] = Books([one.site for one in seen], self._groups)
+            runs = seen[0].runs
+            self._books[key].add(
+                [one.moments for one in seen],
+                mean,
+                m2,
+                [runs.group[i] for i in kept],
+                [runs.mini_batch[i] for i in kept],
+            )
 
 
 class _Travelling:
@@ -230,11 +204,6 @@ class _Travelling:
         return arrived
 
 
-def _on_cpu(numbers: Sequence[int]) -> Tensor:
-    """Where the books are kept, whatever the caller's default device."""
-    return torch.tensor(numbers, dtype=torch.long, device="cpu")
-
-
 def _verify(layer: BNLayer, forward: Callable[[Tensor], Any], x: Tensor) -> bool:
     """Settle a layer of unknown kind by its own output; an unverified one has no figures."""
     if layer.note is not None:
@@ -258,14 +227,16 @@ def _verify(layer: BNLayer, forward: Callable[[Tensor], Any], x: Tensor) -> bool
     return True
 
 
-def _non_finite(seen: _Seen, mean: Tensor) -> NonFiniteError:
+def _non_finite(arrived: list[tuple[_Seen, Tensor, Tensor]]) -> NonFiniteError:
+    """Names the first layer, in call order, whose input is at fault."""
+    seen, mean, _ = next(e for e in arrived if not bool((e[1] + e[2]).isfinite().all()))
     bad = (~mean.isfinite()).any(0)
-    channel = int(bad.int().argmax()) if bool(bad.any()) else None
-    where = f" (first in channel {channel})" if channel is not None else ""
+    where = f" (first in channel {int(bad.int().argmax())})" if bool(bad.any()) else ""
+    name = seen.site.record.layer.name
     return NonFiniteError(
-        f"layer {seen.record.layer.name} receives NaN, infinite or too large values in batch "
-        f"{seen.batch}{where}: no layer before it does. Look at that batch, at the layer's own "
-        "weights and statistics, and try float32",
-        layer=seen.record.layer.name,
+        f"layer {name} receives NaN, infinite or too large values in batch {seen.batch}{where}: no "
+        "layer before it does. Look at that batch, at the layer's own weights and statistics, and "
+        "try float32",
+        layer=name,
         batch=seen.batch,
     )

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from bnaudit.engine.batches import Batch, describe, labels_of, map_tensors, slice_batch, to_device
-from bnaudit.engine.collect import Collector, LayerRecord
+from bnaudit.engine.books import LayerRecord
+from bnaudit.engine.collect import Collector
 from bnaudit.engine.layers import BNLayer
 from bnaudit.engine.minibatch import MiniBatchStatistics
 from bnaudit.engine.outputs import Compare, OutputComparison, Task

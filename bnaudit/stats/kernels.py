@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 import torch
@@ -17,6 +18,9 @@ from torch import Tensor
 SCRATCH_ELEMENTS = 2**19
 """Elements of the CPU scratch buffer: 2 MB in float32, which stays in the cache between reads."""
 
+
+HUGE_ROW = 4
+"""A row that exceeds the scratch buffer so many times is read slab by slab."""
 
 FAR = 100.0
 """A run is read again where its squared distance from the pilot exceeds so many variances."""
@@ -95,20 +99,32 @@ def _shifted_sums(
     mean.
     """
     pilot = x[:1].mean(list(range(2, x.dim())), dtype=accumulation_dtype(x.dtype), keepdim=True)
-    rows = _row_sums(x, pilot, scratch).double()
-    lengths = torch.tensor(bounds, device="cpu").diff()
-    run = torch.arange(len(counts), device="cpu").repeat_interleave(lengths)
-    n = torch.tensor(counts, dtype=torch.float64, device="cpu").unsqueeze(1)
-    sums = torch.zeros(2, *n.shape[:1], x.shape[1], dtype=torch.float64, device="cpu")
-    sums.index_add_(1, run, rows)
-    mean = pilot.flatten().double() + sums[0] / n
-    offset = sums[0].square() / n
-    m2 = (sums[1] - offset).clamp(min=0)
-    far = ((offset > FAR * m2) & (n > 1)).any(1)
-    for index in far.nonzero().flatten().tolist() if len(counts) > 1 else ():
-        own = x[bounds[index] : bounds[index + 1]]
-        mean[index], m2[index] = (t[0] for t in _about_own_mean(own, mean[index], scratch))
+    rows = _row_sums(x, pilot, scratch)
+    n, far = _count_columns(tuple(counts))
+    sums = rows.new_zeros((2, len(counts), x.shape[1]), dtype=torch.float64)
+    first, second = sums.index_add_(1, _run_of_row(tuple(bounds)), rows.double())
+    offset = first.square() / n
+    mean = first.div_(n).add_(pilot.flatten())
+    m2 = second.sub_(offset).clamp_(min=0)
+    if len(counts) > 1 and bool((distant := offset > m2 * far).any()):
+        for index in distant.any(1).nonzero().flatten().tolist():
+            own = x[bounds[index] : bounds[index + 1]]
+            mean[index], m2[index] = (t[0] for t in _about_own_mean(own, mean[index], scratch))
     return mean, m2
+
+
+@lru_cache(maxsize=16)
+def _run_of_row(bounds: tuple[int, ...]) -> Tensor:
+    """To which run each row belongs, (N,): the same for nearly all layers of a batch."""
+    lengths = torch.tensor(bounds, device="cpu").diff()
+    return torch.arange(len(lengths), device="cpu").repeat_interleave(lengths)
+
+
+@lru_cache(maxsize=256)
+def _count_columns(counts: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """The counts and `FAR`, (S, 1) each; a run of one element has no variance to compare."""
+    n = torch.tensor(counts, dtype=torch.float64, device="cpu").unsqueeze(1)
+    return n, torch.where(n > 1, FAR, torch.inf)
 
 
 def _about_own_mean(x: Tensor, mean: Tensor, scratch: Scratch) -> tuple[Tensor, Tensor]:
@@ -124,13 +140,16 @@ def _row_sums(x: Tensor, pilot: Tensor, scratch: Scratch) -> Tensor:
     """Σ(x − p) and Σ(x − p)² of each row, (2, N, C), in pieces that stay in the cache."""
     space = list(range(2, x.dim()))
     sums = torch.empty(2, *x.shape[:2], dtype=pilot.dtype, device="cpu")
-    step = scratch.elements // max(1, x[0].numel())
-    if step == 0 and x.dim() > 3:
+    row = max(1, x[0].numel())
+    step = scratch.elements // row
+    if row > HUGE_ROW * scratch.elements and x.dim() > 3:
         return torch.stack([_slab_sums(row, pilot, scratch) for row in x.split(1)], 1)
+    y = scratch.like(x[: max(1, step)], pilot.dtype)
     for first in range(0, len(x), max(1, step)):
         rows = slice(first, first + max(1, step))
-        y = scratch.like(x[rows], pilot.dtype)
-        torch.sub(x[rows], pilot, out=y)
+        piece = x[rows]
+        y = y[: len(piece)]
+        torch.sub(piece, pilot, out=y)
         torch.sum(y, space, out=sums[0, rows])
         y.square_()
         torch.sum(y, space, out=sums[1, rows])

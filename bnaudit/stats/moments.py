@@ -18,8 +18,9 @@ from torch import Tensor
 class Moments:
     """Moments of one or many parts of a population, per channel.
 
-    Shapes: `count` (P,), the number of elements a channel of each part; `mean` and `m2` (P, C).
-    All float64 on the CPU. A part with count 0 has mean 0 and m2 0.
+    Shapes: `count`, the number of elements a channel of each part, is (P,), or (P, C) where the
+    channels of several layers stand side by side; `mean` and `m2` are (P, C). All float64 on the
+    CPU. A part with count 0 has mean 0 and m2 0.
     """
 
     count: Tensor
@@ -38,7 +39,7 @@ class Moments:
     @property
     def var(self) -> Tensor:
         """Biased variance M2 / count, (P, C); 0 where the count is 0."""
-        return self.m2 / self.count.clamp(min=1).unsqueeze(1)
+        return self.m2 / _column(self.count.clamp(min=1))
 
     def select(self, index: Tensor) -> Moments:
         """The parts that `index` (a mask or integer tensor) names."""
@@ -48,11 +49,11 @@ class Moments:
 def merge(a: Moments, b: Moments) -> Moments:
     """Part by part, the moments of the union of two disjoint populations (Chan's formula)."""
     count = a.count + b.count
-    weight = (b.count / count.clamp(min=1)).unsqueeze(1)
+    weight = _column(b.count / count.clamp(min=1))
     delta = b.mean - a.mean
     # Where one side is empty the weight is 0 or 1 and the other side comes through unchanged.
     mean = torch.where(weight == 1, b.mean, a.mean + delta * weight)
-    m2 = a.m2 + b.m2 + delta.square() * a.count.unsqueeze(1) * weight
+    m2 = a.m2 + b.m2 + delta.square() * _column(a.count) * weight
     return Moments(count, mean, m2)
 
 
@@ -68,21 +69,26 @@ def scatter(moments: Moments, target: Tensor, parts: int) -> Moments:
     Chan's formula and does not depend on the order of the parts beyond rounding.
     """
     channels = moments.mean.shape[1]
-    count = torch.zeros(parts, dtype=torch.float64, device="cpu").index_add_(
-        0, target, moments.count
-    )
-    weight = (moments.count / count[target].clamp(min=1)).unsqueeze(1)
+    count = moments.count.new_zeros(parts, *moments.count.shape[1:])
+    count.index_add_(0, target, moments.count)
+    weight = _column(moments.count / count[target].clamp(min=1))
     mean = torch.zeros(parts, channels, dtype=torch.float64, device="cpu")
-    # The mean is accumulated about one part's mean, or a large common offset would cost digits.
-    origin = (
-        moments.mean[moments.count.argmax()] if len(moments.count) else mean.new_zeros(channels)
-    )
+    origin = _origin(moments)
     mean.index_add_(0, target, (moments.mean - origin) * weight)
-    mean = torch.where(count.unsqueeze(1) > 0, mean + origin, 0.0)
-    between = (moments.mean - mean[target]).square() * moments.count.unsqueeze(1)
+    mean = torch.where(_column(count) > 0, mean + origin, 0.0)
+    between = (moments.mean - mean[target]).square() * _column(moments.count)
     m2 = torch.zeros(parts, channels, dtype=torch.float64, device="cpu")
     m2.index_add_(0, target, moments.m2 + between)
     return Moments(count, mean, m2)
+
+
+def _origin(moments: Moments) -> Tensor:
+    """The mean of the largest part, (C,): about 0 a large common offset would cost digits."""
+    if len(moments.count) == 0:
+        return moments.mean.new_zeros(moments.mean.shape[1])
+    if moments.count.dim() == 1:
+        return moments.mean[moments.count.argmax()]
+    return moments.mean.gather(0, moments.count.argmax(0, keepdim=True)).squeeze(0)
 
 
 def leave_one_out(moments: Moments) -> Moments:
@@ -100,16 +106,32 @@ def leave_one_out(moments: Moments) -> Moments:
     return Moments(n - n_j, mean, m2.clamp(min=0))
 
 
+def _column(count: Tensor) -> Tensor:
+    return count if count.dim() == 2 else count.unsqueeze(1)
+
+
 class GroupedMoments:
     """A running account of the moments of `groups` disjoint groups, fed part by part."""
 
     def __init__(self, groups: int, channels: int) -> None:
         self.moments = Moments.zeros(groups, channels)
 
+    @classmethod
+    def side_by_side(cls, groups: int, channels: int) -> GroupedMoments:
+        """For the channels of several layers, each with a count of its own."""
+        account = cls(groups, channels)
+        zeros = account.moments
+        account.moments = Moments(zeros.mean.clone(), zeros.mean, zeros.m2)
+        return account
+
     def add(self, parts: Moments, group: Tensor) -> None:
         """Merge part i into group `group[i]`; only the groups named are touched."""
         touched, local = group.unique(return_inverse=True)
-        merged = merge(self.moments.select(touched), scatter(parts, local, len(touched)))
+        if len(touched) < len(group):
+            parts = scatter(parts, local, len(touched))
+        else:
+            parts = parts.select(local.argsort())
+        merged = merge(self.moments.select(touched), parts)
         self.moments.count[touched] = merged.count
         self.moments.mean[touched] = merged.mean
         self.moments.m2[touched] = merged.m2

@@ -31,7 +31,7 @@ class SquaredShift:
 
 
 def squared_shift(
-    mean: Tensor, var: Tensor, estimated_mean: Tensor, estimated_var: Tensor, eps: float
+    mean: Tensor, var: Tensor, estimated_mean: Tensor, estimated_var: Tensor, eps: float | Tensor
 ) -> SquaredShift:
     """The squared estimation shift d² of each channel.
 
@@ -43,8 +43,8 @@ def squared_shift(
     for any distribution of x: only its first two moments enter. For ε → 0 this is the squared
     2-Wasserstein distance of the two Gaussians divided by v̂.
 
-    `mean` and biased `var` are the expected statistics, (…, C); the estimated ones are (C,).
-    All float64.
+    `mean` and biased `var` are the expected statistics, (…, C); the estimated ones are (C,), and so
+    is `eps` where it differs between channels. All float64.
     """
     scale = torch.where(estimated_var + eps > 0, estimated_var + eps, torch.nan).sqrt()
     # √v/s → 1 as v → ∞ and is 0 at v = 0, also where ε = 0.

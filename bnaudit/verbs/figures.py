@@ -9,7 +9,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from bnaudit.engine.collect import LayerRecord
+from bnaudit.engine.books import LayerRecord
 from bnaudit.engine.layers import BNLayer, counter
 from bnaudit.results import CallSite, ChannelTable, Estimate, LayerAudit, Status
 from bnaudit.stats.jackknife import Jackknife, jackknife
@@ -88,7 +88,7 @@ def audit_layer(
     assert layer.eps is not None
     mean, var = record.estimated
     gamma = layer.gamma()
-    by_site = [scatter(s.groups.moments, final_groups, _parts(final_groups)) for s in record.sites]
+    by_site = [scatter(s.groups, final_groups, _parts(final_groups)) for s in record.sites]
     groups = reduce(merge, by_site)
     groups = groups.select(groups.count > 0)
     expected = pool(groups)
