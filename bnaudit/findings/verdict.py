@@ -47,7 +47,7 @@ def judge(audit: Audit) -> Verdict:
     whole = "the only layer" if len(layers) == 1 else f"all {len(judged)} layers"
     sentence = (
         f"{'Undecided' if unjudged else 'Healthy'}: the output shift of {whole} is below "
-        f"{SHIFT_THRESHOLD:g} (largest {_shift(worst).value:.3f}, layer {worst.name})"
+        f"{SHIFT_THRESHOLD:g} (largest {_shift(worst).value:.3f}, {_named(worst)})"
     )
     return Verdict("undecided" if unjudged else "healthy", sentence + ending)
 
@@ -56,7 +56,7 @@ def _broken(layers: list[LayerAudit]) -> str:
     channels = sum(len(layer.undefined_channels) for layer in layers)
     return (
         f"Broken: {_count(channels, 'channel')} of {_count(len(layers), 'layer')} "
-        f"(first: layer {layers[0].name}) cannot be normalised: running_var + eps is not positive, "
+        f"(first: {_named(layers[0])}) cannot be normalised: running_var + eps is not positive, "
         "or a statistic is not finite"
     )
 
@@ -65,9 +65,14 @@ def _unjudged(layers: list[LayerAudit]) -> str:
     if not layers:
         return ""
     return (
-        f"; layer {layers[0].name}{f' and {len(layers) - 1} more' if len(layers) > 1 else ''} got "
+        f"; {_named(layers[0])}{f' and {len(layers) - 1} more' if len(layers) > 1 else ''} got "
         "too few samples to be judged"
     )
+
+
+def _named(layer: LayerAudit) -> str:
+    """A name that is only a number, as nn.Sequential gives, would read like a figure."""
+    return f"layer {layer.name}" if layer.name.replace(".", "").isdigit() else layer.name
 
 
 def _count(number: int, what: str) -> str:
@@ -96,7 +101,7 @@ def _shifted(shifted: list[LayerAudit], layers: list[LayerAudit]) -> str:
     return (
         f"Shifted: {len(shifted)} of {_count(len(layers), 'layer')} {verb} by statistics that do "
         f"not fit these data (largest output shift {estimate.value:.3g}, 95% interval "
-        f"{estimate.low:.3g} to {estimate.high:.3g}, layer {worst.name})"
+        f"{estimate.low:.3g} to {estimate.high:.3g}, {_named(worst)})"
     )
 
 
