@@ -15,6 +15,11 @@ LONG_TABLE = 24
 
 WORST = 12
 
+COLUMNS = ("ch", "ESM", "95% int.", "mean", "scale", "out", "worst", "floor", "disc", "noise")
+DETAILS = ("ch", "mean", "scale", "worst")
+WIDE = 72
+"""Columns of a terminal below which the `DETAILS` are left out; they are in `layers.csv`."""
+
 BARS = "▁▂▃▄▅▆▇█"
 
 VERDICT_STYLE = {
@@ -43,7 +48,7 @@ def print_audit(audit: Audit, console: Console, *, all_layers: bool = False) -> 
     layers = audit.audited
     if layers:
         console.print()
-        console.print(layer_table(audit, all_layers=all_layers))
+        console.print(layer_table(audit, console.width, all_layers=all_layers))
         if len(layers) > LONG_TABLE and not all_layers:
             console.print(depth_strip(layers, console.width))
         console.print(legend(audit))
@@ -101,8 +106,11 @@ def _skipped(skipped: tuple[str, ...]) -> list[str]:
     )
 
 
-def layer_table(audit: Audit, *, all_layers: bool) -> RenderableType:
-    """The layers in call order; a long table is shortened to the worst by output shift."""
+def layer_table(audit: Audit, width: int, *, all_layers: bool) -> RenderableType:
+    """The layers in call order; a long table is shortened to the worst by output shift.
+
+    A terminal narrower than `WIDE` columns gets fewer figures a layer, none of them cut.
+    """
     layers = audit.audited
     shown = layers
     title = None
@@ -111,12 +119,12 @@ def layer_table(audit: Audit, *, all_layers: bool) -> RenderableType:
         title = f"The {WORST} layers of largest output shift, of {len(layers)} (--all shows all)"
     table = Table(box=None, padding=(0, 0, 0, 1), pad_edge=False, title=title, title_justify="left")
     table.add_column("layer", overflow="fold", ratio=1, min_width=8)
-    for header in ("ch", "ESM", "95% int.", "mean", "scale", "out", "worst", "floor"):
-        table.add_column(header, justify="right", no_wrap=True)
-    for header in ("disc", "noise"):
-        table.add_column(header, justify="right", no_wrap=True)
+    kept = [i for i, header in enumerate(COLUMNS) if width >= WIDE or header not in DETAILS]
+    for i in kept:
+        table.add_column(COLUMNS[i], justify="right", no_wrap=True)
     for layer in shown:
-        table.add_row(*_cells(layer))
+        name, *figures = _cells(layer)
+        table.add_row(name, *(figures[i] for i in kept))
     return table
 
 
