@@ -100,6 +100,8 @@ def read_config(path: Path) -> ConfigFile:
         name = key.replace("-", "_")
         if name not in Settings.model_fields:
             raise InputError(f"{path}: unknown key {key!r}{nearest(name, Settings.model_fields)}")
+        if name == "trust_pickle":
+            raise InputError(f"{path}: trust_pickle is for the command line only: --trust-pickle")
         values[name] = _rebased(name, value, path.parent)
     return ConfigFile(path, values)
 

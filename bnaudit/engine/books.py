@@ -47,7 +47,12 @@ class LayerRecord:
     empty_calls: int = 0
     single_value: bool = False
     switched_to_training: bool = False
-    sites: list[CallRecord] = field(default_factory=list)
+    by_call: dict[int, CallRecord] = field(default_factory=dict)
+
+    @property
+    def sites(self) -> list[CallRecord]:
+        """One record for each of the layer's calls in a forward, in their order."""
+        return [self.by_call[call] for call in sorted(self.by_call)]
 
     @property
     def judged_by_mini_batches(self) -> bool:
@@ -133,7 +138,5 @@ class Books:
             )
             record = site.record
             record.single_value |= bool(self._single_value[own.start])
-            if site.call < len(record.sites):
-                record.sites[site.call] = record.sites[site.call].plus(seen)
-            else:
-                record.sites.append(seen)
+            before = record.by_call.get(site.call)
+            record.by_call[site.call] = seen if before is None else before.plus(seen)

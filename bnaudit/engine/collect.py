@@ -98,6 +98,10 @@ class Collector:
         """Measure `x` and return the layer's own output."""
         assert self._batch is not None
         assert self._runs is not None
+        if not layer.verified and not _is_plain_input(x):
+            layer.note = layer.note or "it is not called with one tensor (N, C, …)"
+            self._record(layer).calls += 1
+            return forward(x)
         record = self._record(layer)
         record.calls += 1
         record.switched_to_training |= layer.module.training
@@ -184,7 +188,7 @@ class _Travelling:
         self._host = torch.empty(whole.shape, dtype=whole.dtype, device="cpu", pin_memory=True)
         self._host.copy_(whole, non_blocking=True)
         self._event = torch.cuda.Event()
-        self._event.record()
+        self._event.record(torch.cuda.current_stream(whole.device))
 
     def arrived(self) -> list[tuple[_Seen, Tensor, Tensor]]:
         """(what was seen, mean, M2), the tensors (S, C) in float64 on the CPU."""
@@ -204,10 +208,16 @@ class _Travelling:
         return arrived
 
 
+def _is_plain_input(x: object) -> bool:
+    return isinstance(x, Tensor) and x.is_floating_point() and x.dim() >= 2
+
+
 def _verify(layer: BNLayer, forward: Callable[[Tensor], Any], x: Tensor) -> bool:
     """Settle a layer of unknown kind by its own output; an unverified one has no figures."""
     if layer.note is not None:
         return False
+    if not bool(x.isfinite().all()):  # it would not fit; the moments say so with the layer's name
+        return True
     found = probe(layer, forward, x)
     if found is None and layer.trusted:
         layer.channel_axis = 1 if x.shape[1] == layer.channels else x.dim() - 1

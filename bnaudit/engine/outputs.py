@@ -145,7 +145,8 @@ class OutputComparison:
                 self._add("squares", squared_difference_sums(x, y), 0)
 
     def _add(self, name: str, sums: Tensor, samples: int) -> None:
-        self._sums[name] = self._sums[name] + sums.double() if name in self._sums else sums.double()
+        wide = sums if sums.device.type == "mps" else sums.double()  # MPS has no float64
+        self._sums[name] = self._sums[name] + wide if name in self._sums else wide
         self._counts[name] = self._counts.get(name, 0) + samples
 
     def _add_custom(self, figures: float | Mapping[str, float], samples: int) -> None:

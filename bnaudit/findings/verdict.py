@@ -42,7 +42,7 @@ def judge(audit: Audit) -> Verdict:
         return Verdict("shifted", _shifted(shifted, layers) + ending)
     open_layers = [layer for layer in judged if (_shift(layer).high or 0.0) >= SHIFT_THRESHOLD]
     if open_layers:
-        return Verdict("undecided", _undecided(open_layers, layers, audit) + _unjudged(unjudged))
+        return Verdict("undecided", _undecided(open_layers, layers, audit) + ending)
     worst = max(judged, key=lambda layer: _shift(layer).value)
     whole = "the only layer" if len(layers) == 1 else f"all {len(judged)} layers"
     sentence = (

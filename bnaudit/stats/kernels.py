@@ -106,7 +106,7 @@ def _shifted_sums(
     offset = first.square() / n
     mean = first.div_(n).add_(pilot.flatten())
     m2 = second.sub_(offset).clamp_(min=0)
-    if len(counts) > 1 and bool((distant := offset > m2 * far).any()):
+    if bool((distant := offset > m2 * far).any()):
         for index in distant.any(1).nonzero().flatten().tolist():
             own = x[bounds[index] : bounds[index + 1]]
             mean[index], m2[index] = (t[0] for t in _about_own_mean(own, mean[index], scratch))
