@@ -106,7 +106,7 @@ def audit_layer(
         return replace(described, note=note), channels
 
     total, output, left_out = _estimates(groups, shift.total, record, gamma)
-    discrepancy, noise, batches = _discrepancy(record, total.plain)
+    discrepancy, noise, batches = _discrepancy(record, by_site)
     norms = unnormalised_norms(expected.mean[0], expected.var[0], mean, var)
     defined = shift.total[~shift.total.isnan()]
     worst = int(shift.total.nan_to_num(-1.0).argmax())
@@ -125,7 +125,7 @@ def audit_layer(
         discrepancy=discrepancy,
         batch_noise=noise,
         discrepancy_batches=batches,
-        call_sites=_call_sites(layer, record, by_site) if len(by_site) > 1 else (),
+        call_sites=_call_sites(record, by_site) if len(by_site) > 1 else (),
         left_out_squared_shift=left_out,
     )
     return audit, channels
@@ -179,27 +179,42 @@ def _root(squared: float) -> float:
     return math.sqrt(max(0.0, squared))
 
 
-def _discrepancy(record: LayerRecord, shift: float) -> tuple[float | None, float | None, int]:
+def _discrepancy(
+    record: LayerRecord, by_site: list[Moments]
+) -> tuple[float | None, float | None, int]:
+    """Discrepancy, batch noise and the number of mini-batches.
+
+    The noise of a call site is what its discrepancy exceeds its own shift by; of a layer called
+    several times it is pooled over the sites, or the spread between them would count as noise.
+    """
     batches = sum(site.mini_batches for site in record.sites)
     if batches == 0:
         return None, None, 0
-    squared = sum(site.squared_discrepancy for site in record.sites) / batches
-    d2 = float(channel_mean(torch.as_tensor(squared)))
-    return math.sqrt(d2), _root(d2 - shift**2), batches
+    squared, noise = 0.0, 0.0
+    for site, moments in zip(record.sites, by_site, strict=True):
+        if site.mini_batches:
+            discrepancy = float(channel_mean(site.squared_discrepancy / site.mini_batches))
+            share = site.mini_batches / batches
+            squared += share * discrepancy
+            noise += share * (discrepancy - _squared_shift_of(record, moments))
+    return math.sqrt(squared), _root(noise), batches
 
 
-def _call_sites(
-    layer: BNLayer, record: LayerRecord, by_site: list[Moments]
-) -> tuple[CallSite, ...]:
-    assert layer.eps is not None
-    sites = []
-    for call, moments in enumerate(by_site):
-        own = pool(moments)
-        squared = squared_shift(own.mean[0], own.var[0], *record.estimated, layer.eps).total
-        sites.append(
-            CallSite(call, int(own.count[0].item()), math.sqrt(float(channel_mean(squared))))
+def _squared_shift_of(record: LayerRecord, moments: Moments) -> float:
+    """D² of the population that `moments` holds in parts."""
+    assert record.layer.eps is not None
+    whole = pool(moments)
+    shift = squared_shift(whole.mean[0], whole.var[0], *record.estimated, record.layer.eps)
+    return float(channel_mean(shift.total))
+
+
+def _call_sites(record: LayerRecord, by_site: list[Moments]) -> tuple[CallSite, ...]:
+    return tuple(
+        CallSite(
+            call, int(pool(moments).count[0].item()), math.sqrt(_squared_shift_of(record, moments))
         )
-    return tuple(sites)
+        for call, moments in enumerate(by_site)
+    )
 
 
 def _calibration_note(record: LayerRecord) -> str | None:
