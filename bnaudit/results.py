@@ -66,8 +66,8 @@ class LayerAudit:
     the same weighted by γ², `mean_part` and `scale_part` its two (plain) parts with
     total_shift.plain² = mean_part² + scale_part². `count` is the number of elements a channel.
     `discrepancy` and `batch_noise` are at the mini-batch size of the Audit, with
-    discrepancy² = total_shift.plain² + batch_noise² where the batches partition the data and the
-    variances are well above eps; elsewhere the noise can come out as 0.
+    discrepancy² = shift² + batch_noise², the shift being that of the samples that fill whole
+    mini-batches; where variances are near eps the noise can come out as 0.
     `left_out_squared_shift` holds D² with each group left out, for paired comparison.
     """
 

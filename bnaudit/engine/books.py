@@ -20,10 +20,12 @@ from bnaudit.stats.shift import squared_shift
 @dataclass(frozen=True)
 class CallRecord:
     """What one call site of a layer saw, over all batches: the moments of each group, and the sums
-    over `mini_batches` mini-batches of each channel's squared discrepancy, (C,).
+    over `mini_batches` mini-batches of each channel's squared discrepancy, (C,). `covered`, one
+    part, is the population of those mini-batches: the partial one at the end is not in it.
     """
 
     groups: Moments
+    covered: Moments
     squared_discrepancy: Tensor
     mini_batches: int
 
@@ -31,6 +33,7 @@ class CallRecord:
         """The two together."""
         return CallRecord(
             merge(self.groups, other.groups),
+            merge(self.covered, other.covered),
             self.squared_discrepancy + other.squared_discrepancy,
             self.mini_batches + other.mini_batches,
         )
@@ -89,6 +92,7 @@ class Books:
         self._judged = judged
         self._squared_discrepancy = torch.zeros_like(self._mean)
         self._mini_batches = torch.zeros_like(self._mean)
+        self._covered = GroupedMoments.side_by_side(1, sum(self._sizes))
         self._single_value = torch.zeros_like(judged)
 
     def _wide(self, values: Sequence[float]) -> Tensor:
@@ -118,6 +122,7 @@ class Books:
         index = torch.tensor(mini_batch, device="cpu")
         used = index >= 0
         batches = scatter(parts.select(used), index[used], int(index.max()) + 1)
+        self._covered.add(batches, torch.zeros(len(batches.count), dtype=torch.long, device="cpu"))
         shift = squared_shift(batches.mean, batches.var, self._mean, self._var, self._eps).total
         whole = self._judged & (batches.count > 1)
         self._squared_discrepancy += torch.where(whole, shift, 0.0).sum(0)
@@ -126,13 +131,14 @@ class Books:
 
     def close(self) -> None:
         """Hand every site its share."""
-        account = self._groups.moments
+        account, covered = self._groups.moments, self._covered.moments
         start = 0
         for site, size in zip(self.sites, self._sizes, strict=True):
             own = slice(start, start + size)
             start += size
             seen = CallRecord(
                 Moments(account.count[:, own.start], account.mean[:, own], account.m2[:, own]),
+                Moments(covered.count[:, own.start], covered.mean[:, own], covered.m2[:, own]),
                 self._squared_discrepancy[own],
                 int(self._mini_batches[own.start]),
             )

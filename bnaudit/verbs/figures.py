@@ -106,7 +106,7 @@ def audit_layer(
         return replace(described, note=note), channels
 
     total, output, left_out = _estimates(groups, shift.total, record, gamma)
-    discrepancy, noise, batches = _discrepancy(record, by_site)
+    discrepancy, noise, batches = _discrepancy(record)
     norms = unnormalised_norms(expected.mean[0], expected.var[0], mean, var)
     defined = shift.total[~shift.total.isnan()]
     worst = int(shift.total.nan_to_num(-1.0).argmax())
@@ -179,24 +179,23 @@ def _root(squared: float) -> float:
     return math.sqrt(max(0.0, squared))
 
 
-def _discrepancy(
-    record: LayerRecord, by_site: list[Moments]
-) -> tuple[float | None, float | None, int]:
+def _discrepancy(record: LayerRecord) -> tuple[float | None, float | None, int]:
     """Discrepancy, batch noise and the number of mini-batches.
 
-    The noise of a call site is what its discrepancy exceeds its own shift by; of a layer called
-    several times it is pooled over the sites, or the spread between them would count as noise.
+    The noise of a call site is what its discrepancy exceeds the shift of the same samples by. Of
+    a layer called several times it is pooled over the sites, or the spread between them would
+    count as noise.
     """
     batches = sum(site.mini_batches for site in record.sites)
     if batches == 0:
         return None, None, 0
     squared, noise = 0.0, 0.0
-    for site, moments in zip(record.sites, by_site, strict=True):
+    for site in record.sites:
         if site.mini_batches:
             discrepancy = float(channel_mean(site.squared_discrepancy / site.mini_batches))
             share = site.mini_batches / batches
             squared += share * discrepancy
-            noise += share * (discrepancy - _squared_shift_of(record, moments))
+            noise += share * (discrepancy - _squared_shift_of(record, site.covered))
     return math.sqrt(squared), _root(noise), batches
 
 

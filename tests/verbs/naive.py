@@ -72,6 +72,8 @@ def figures(
         b for b, batch in zip(seen, batches, strict=True) if len(batch) == (full or len(batch))
     ]
     discrepancy2 = float(np.mean([sum(d2(b.mean(1), b.var(1))) for b in whole]))
+    covered = np.concatenate(whole, axis=1)
+    own_shift2 = float(sum(d2(covered.mean(1), covered.var(1))).mean())
     return Figures(
         mean=x.mean(1),
         var=x.var(1),
@@ -81,7 +83,7 @@ def figures(
         total_shift=float(np.sqrt(total.mean())),
         output_shift=float(np.sqrt((gamma**2 * total).sum() / (gamma**2).sum())),
         discrepancy=float(np.sqrt(discrepancy2)),
-        batch_noise=float(np.sqrt(max(0.0, discrepancy2 - total.mean()))),
+        batch_noise=float(np.sqrt(max(0.0, discrepancy2 - own_shift2))),
         mean_norm=float(np.linalg.norm(em - x.mean(1))),
         std_norm=float(np.linalg.norm(np.sqrt(ev) - np.sqrt(x.var(1)))),
     )
