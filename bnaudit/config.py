@@ -47,7 +47,7 @@ class Settings(BaseModel):
     task: Literal["auto", "classification", "other"] = "auto"
     batch_size: Positive | None = None
     train_batch_size: Positive | None = None
-    samples: Positive | Literal["all"] = 2000
+    samples: Positive | Literal["all"] | None = None  # None: the verb's own default
     seed: Count = 0
     workers: Count = 0
     skip_bad: bool = False
@@ -56,15 +56,44 @@ class Settings(BaseModel):
     channels_last: bool = False
     output: Path | None = None
     plots: bool = True
+    attribute: Positive | Literal["all", "none"] = 512
+    method: Literal["exact", "sequential", "precise", "ema"] = "exact"
+    momentum: Annotated[float, Field(gt=0, le=1)] | None = None
+    prior: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    layers: list[str] = Field(default_factory=list)
+    above: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    include_frozen: bool = False
+    max_memory: str | None = None
+    verify: str | None = None
+    verify_arg: dict[str, Any] = Field(default_factory=dict)
+    verify_split: Annotated[float, Field(gt=0, lt=1)] | None = None
+    verify_samples: Positive | Literal["all"] = 2000
+    max_loss: Annotated[float, Field(ge=0, le=100)] = 0.5
 
-    @field_validator("samples", mode="before")
+    @field_validator("samples", "verify_samples", mode="before")
     @classmethod
     def _number_or_all(cls, value: object) -> object:
-        if isinstance(value, str) and value.isdecimal():
-            value = int(value)  # the command line gives text
-        if value == "all" or (type(value) is int and value > 0):
-            return value
-        raise ValueError("give a positive number, or all")
+        return _number_or(value, "all")
+
+    @field_validator("attribute", mode="before")
+    @classmethod
+    def _number_all_or_none(cls, value: object) -> object:
+        return _number_or(value, "all", "none")
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+
+def _number_or(value: object, *words: str) -> object:
+    if value is None or value in words:
+        return value
+    if isinstance(value, str) and value.isdecimal():
+        value = int(value)  # the command line gives text
+    if type(value) is int and value > 0:
+        return value
+    raise ValueError(f"give a positive number, or {' or '.join(words)}")
 
 
 @dataclass(frozen=True)
@@ -137,7 +166,7 @@ def _rebased(name: str, value: Any, folder: Path) -> Any:
         return value
     if name in ("checkpoint", "output"):
         return str(folder / Path(value).expanduser())
-    if name in ("model", "data", "transform", "forward", "compare"):
+    if name in ("model", "data", "verify", "transform", "forward", "compare"):
         return _rebased_spec(value, folder)
     return value
 

@@ -27,6 +27,9 @@ from bnaudit.verbs.samples import MapReader, Reader, StreamReader, check_positiv
 
 DEFAULT_BATCH_SIZE = 32
 
+DEFAULT_SAMPLES = 2000
+"""How many samples the command line draws unless told otherwise."""
+
 AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 

@@ -21,7 +21,7 @@ from bnaudit.targets.data import DataTarget, open_data
 from bnaudit.targets.forward import build_compare, build_forward
 from bnaudit.targets.models import build_model
 from bnaudit.targets.transforms import build_transform
-from bnaudit.verbs.measure import AUTOCAST, DEFAULT_BATCH_SIZE, pass_batch_size
+from bnaudit.verbs.measure import AUTOCAST, DEFAULT_BATCH_SIZE, DEFAULT_SAMPLES, pass_batch_size
 from bnaudit.verbs.samples import MapReader, Reader, StreamReader
 
 _NAME_IT = (
@@ -140,7 +140,7 @@ def _some(names: tuple[str, ...], most: int = 6) -> str:
 
 
 def _reader(target: DataTarget, settings: Settings, device: torch.device) -> Reader:
-    samples = None if settings.samples == "all" else settings.samples
+    samples = None if settings.samples == "all" else settings.samples or DEFAULT_SAMPLES
     if target.dataset is None:
         assert target.stream is not None
         return StreamReader(target.stream, samples, target.batch_size, f"--data {settings.data}")

@@ -68,7 +68,10 @@ class LayerAudit:
     `discrepancy` and `batch_noise` are at the mini-batch size of the Audit, with
     discrepancy² = shift² + batch_noise², the shift being that of the samples that fill whole
     mini-batches; where variances are near eps the noise can come out as 0.
-    `left_out_squared_shift` holds D² with each group left out, for paired comparison.
+    `left_out_squared_shift` holds D² with each group left out, for paired comparison. `own_shift`
+    is the shift with everything upstream corrected, `own_output_shift` the same weighted by γ²,
+    `inherited_shift` what upstream adds: attributed_shift ≤ own + inherited up to eps, all three on
+    the subset that `Attribution` names.
     """
 
     name: str
@@ -104,6 +107,39 @@ class LayerAudit:
     discrepancy_batches: int = 0
     call_sites: tuple[CallSite, ...] = ()
     left_out_squared_shift: tuple[float, ...] = ()
+    own_shift: Estimate | None = None
+    own_output_shift: Estimate | None = None
+    inherited_shift: float | None = None
+    attributed_shift: float | None = None
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Where the shift comes from, on a subset of `samples` samples.
+
+    Every layer's `own_shift`, `inherited_shift` and `attributed_shift` (their plain total) belong
+    to this subset; intervals of own shifts are conditional on the statistics upstream. `spearman`
+    is the rank correlation of the total shift with depth, `first_third` and `last_third` the root
+    mean square of the total shift over the first and the last third of the layers.
+
+    `layers_that_matter`: the layers of largest own output shift, as few as bring the outputs within
+    a tenth of the full correction when only they are recalibrated, on `search_samples` samples;
+    None where the search was not made, `search_note` says why. `full_effect` is what the full
+    correction does to the outputs, `left_effect` what is left of it with those layers alone, by
+    `effect`: mean KL in nats, or relative RMS difference.
+    """
+
+    samples: int
+    spearman: float | None = None
+    first_third: float | None = None
+    last_third: float | None = None
+    layers_that_matter: tuple[str, ...] | None = None
+    search_samples: int = 0
+    search_note: str | None = None
+    effect: Literal["kl", "relative_rms"] | None = None
+    full_effect: float | None = None
+    left_effect: float | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -253,6 +289,7 @@ class Audit:
     network: NetworkAudit | None
     notes: tuple[str, ...] = ()
     verdict: Verdict | None = None
+    attribution: Attribution | None = None
     schema: int = SCHEMA
     channels: ChannelTable | None = field(default=None, compare=False)
 
@@ -275,7 +312,7 @@ class Audit:
         """The document `audit.json`: everything but the per-channel arrays."""
         document = {"schema": self.schema} | asdict(replace(self, channels=None))
         del document["channels"]
-        return json.dumps(_finite(document), indent=1, allow_nan=False) + "\n"
+        return json.dumps(finite(document), indent=1, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str, *, source: str = "audit") -> Audit:
@@ -325,21 +362,21 @@ class Audit:
         return f"<p>{html.escape(headline)}</p>{verdict}{body}"
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """JSON has no NaN and no infinity: null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value
 
 
 def _row(layer: LayerAudit) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for key, value in asdict(layer).items():
-        if key in ("total_shift", "output_shift"):
+        if key in ("total_shift", "output_shift", "own_shift", "own_output_shift"):
             for part in ("value", "low", "high", "noise_floor", "plain"):
                 row[key if part == "value" else f"{key}_{part}"] = value[part] if value else None
         elif key in ("aliases", "undefined_channels"):
