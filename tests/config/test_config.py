@@ -25,7 +25,7 @@ def given(**options: Any) -> dict[str, Any]:
 def test_without_a_file_the_defaults_hold() -> None:
     settings = resolve(given(), None)
     assert settings == Settings()
-    assert (settings.samples, settings.task, settings.device) == (2000, "auto", "auto")
+    assert (settings.samples, settings.task, settings.device) == (None, "auto", "auto")
 
 
 def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
