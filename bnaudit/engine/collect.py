@@ -16,8 +16,8 @@ from torch import Tensor
 
 from bnaudit.engine.batches import Batch
 from bnaudit.engine.books import Books, LayerRecord, Site
-from bnaudit.engine.layers import BNLayer
-from bnaudit.engine.probe import probe
+from bnaudit.engine.layers import BNLayer, channels_first
+from bnaudit.engine.probe import settled
 from bnaudit.errors import NonFiniteError
 from bnaudit.stats.kernels import RunMoments, Scratch, run_moments
 
@@ -98,23 +98,17 @@ class Collector:
         """Measure `x` and return the layer's own output."""
         assert self._batch is not None
         assert self._runs is not None
-        if not layer.verified and not _is_plain_input(x):
-            layer.note = layer.note or "it is not called with one tensor (N, C, …)"
-            self._record(layer).calls += 1
-            return forward(x)
         record = self._record(layer)
         record.calls += 1
         record.switched_to_training |= layer.module.training
-        if x.numel() == 0:
+        if isinstance(x, Tensor) and x.numel() == 0:
             record.empty_calls += 1
             return forward(x)
-        if not layer.verified and not _verify(layer, forward, x):
+        if not settled(layer, forward, x):
             return forward(x)
         call = self._calls.get(layer.name, 0)
         self._calls[layer.name] = call + 1
-        values = (
-            x.detach() if layer.channel_axis == 1 else x.detach().movedim(layer.channel_axis, 1)
-        )
+        values = channels_first(layer, x)
         bounds, kept = self._runs.rows(values.shape[0])
         moments = run_moments(values, bounds, self._scratch)
         seen = _Seen(Site(record, call), self._runs, kept, self._batch.index, moments)
@@ -206,35 +200,6 @@ class _Travelling:
             offset += 2 * size
             arrived.append((seen, mean, m2))
         return arrived
-
-
-def _is_plain_input(x: object) -> bool:
-    return isinstance(x, Tensor) and x.is_floating_point() and x.dim() >= 2
-
-
-def _verify(layer: BNLayer, forward: Callable[[Tensor], Any], x: Tensor) -> bool:
-    """Settle a layer of unknown kind by its own output; an unverified one has no figures."""
-    if layer.note is not None:
-        return False
-    if not bool(x.isfinite().all()):  # it would not fit; the moments say so with the layer's name
-        return True
-    found = probe(layer, forward, x)
-    if found is None and layer.trusted:
-        layer.channel_axis = 1 if x.shape[1] == layer.channels else x.dim() - 1
-        layer.verified = True
-        return True
-    if found is None:
-        layer.note = (
-            "its output on the first batch is not (x − running_mean)/√(running_var + eps)·γ + β "
-            "for any usual eps"
-        )
-        return False
-    layer.probed_gamma = found.gamma
-    if layer.eps is None:
-        layer.eps, layer.eps_source = found.eps, "probed"
-    layer.channel_axis = found.channel_axis
-    layer.verified = True
-    return True
 
 
 def _non_finite(arrived: list[tuple[_Seen, Tensor, Tensor]]) -> NonFiniteError:

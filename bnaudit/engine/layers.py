@@ -205,3 +205,9 @@ def counter(layer: BNLayer) -> int | None:
     """`num_batches_tracked` as stored, None where the layer has no counter."""
     value = layer.module._buffers.get("num_batches_tracked")
     return int(value) if isinstance(value, Tensor) else None
+
+
+def channels_first(layer: BNLayer, x: Tensor) -> Tensor:
+    """The layer's input as (N, C, *), detached, whatever its axis of channels; a view."""
+    x = x.detach()
+    return x if layer.channel_axis == 1 else x.movedim(layer.channel_axis, 1)

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from bnaudit.engine.layers import BNLayer
+from bnaudit.engine.layers import BNLayer, channels_first
 from bnaudit.engine.state import statistics
 from bnaudit.stats.kernels import Scratch, run_moments
 
@@ -31,9 +31,7 @@ class MiniBatchStatistics:
         """Run the layer with the batch's moments in place of its statistics."""
         if x.numel() == 0:
             return forward(x)
-        values = (
-            x.detach() if layer.channel_axis == 1 else x.detach().movedim(layer.channel_axis, 1)
-        )
+        values = channels_first(layer, x)
         count = values.numel() // values.shape[1]
         if count == 1:
             self.kept.add(layer.name)

@@ -2,52 +2,24 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from bnaudit.engine.batches import Batch, describe, labels_of, map_tensors, slice_batch, to_device
+from bnaudit.engine.batches import Batch, labels_of, slice_batch
 from bnaudit.engine.books import LayerRecord
 from bnaudit.engine.collect import Collector
+from bnaudit.engine.conditions import Conditions
 from bnaudit.engine.layers import BNLayer
 from bnaudit.engine.minibatch import MiniBatchStatistics
 from bnaudit.engine.outputs import Compare, OutputComparison, Task
-from bnaudit.engine.state import inference, intercepted, placed, seeded
-from bnaudit.errors import BnauditError, ModelError, one_line
+from bnaudit.engine.state import intercepted
+from bnaudit.errors import ModelError
 from bnaudit.results import NetworkAudit
 
-Forward = Callable[[nn.Module, Any], Any]
 Progress = Callable[[int], None]
-
-_PACKAGE = str(Path(__file__).resolve().parents[1])
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """How data go through the model.
-
-    `device`: where the data go; `model_device`: where the model goes, None leaves it where it is.
-    `autocast` None keeps the model's own dtype.
-    """
-
-    forward: Forward
-    device: torch.device
-    model_device: torch.device | None = None
-    autocast: torch.dtype | None = None
-    channels_last: bool = False
-    seed: int = 0
-
-    def casting(self) -> AbstractContextManager[Any]:
-        """The autocast context of one forward; a caller's own does not reach inside."""
-        if self.autocast is None:
-            return torch.autocast(self.device.type, enabled=False)
-        return torch.autocast(self.device.type, dtype=self.autocast)
 
 
 @dataclass(frozen=True)
@@ -79,11 +51,7 @@ def measure_pass(
     `mini_batch_size` None takes the size of the first batch. Raises `ModelError` where the model
     cannot take the data, `NonFiniteError` where an activation is not finite.
     """
-    with (
-        seeded(conditions.seed, conditions.device),
-        placed(model, conditions.model_device, channels_last=conditions.channels_last),
-        inference(model),
-    ):
+    with conditions.entered(model):
         run = _Pass(model, layers, groups, conditions, mini_batch_size, task, compare)
         for batch in batches:
             run.step(batch)
@@ -121,12 +89,12 @@ class _Pass:
             self._collector = Collector(self._groups, self._mini_batch_size)
             self._comparison = OutputComparison(self._task, self._mini_batch_size, self._compare)
         conditions = self._conditions
-        data = to_device(batch.data, conditions.device, channels_last=conditions.channels_last)
+        data = conditions.moved(batch)
         labels = labels_of(data)
         self._labelled |= labels is not None
         self._collector.start(batch)
         with intercepted(self._layers, self._collector):
-            output = self._forward(data, batch)
+            output = conditions.run(self._model, data, batch)
         self._collector.end()
         self._comparison.deployed(output, labels)
         self._compare_mini_batches(data, labels, output, batch)
@@ -135,7 +103,7 @@ class _Pass:
     def _compare_mini_batches(
         self, data: Any, labels: Tensor | None, output: Any, batch: Batch
     ) -> None:
-        size = self._mini_batch_size
+        size, conditions = self._mini_batch_size, self._conditions
         assert size is not None
         adaptive = [layer for layer in self._layers if layer.verified and not layer.frozen]
         if not adaptive:
@@ -143,30 +111,9 @@ class _Pass:
         for start in range(0, batch.size - size + 1, size):
             cut = (start, start + size, batch.size)
             with intercepted(adaptive, self._mini_batch):
-                other = self._forward(slice_batch(data, *cut), batch)
+                other = conditions.run(self._model, slice_batch(data, *cut), batch)
             part = labels[start : start + size] if labels is not None else None
             self._comparison.pair(slice_batch(output, *cut), other, part, size)
-
-    def _forward(self, data: Any, batch: Batch) -> Any:
-        try:
-            with self._conditions.casting():
-                # A copy: a model may work on its input in place, and it is read again.
-                return self._conditions.forward(self._model, map_tensors(Tensor.clone, data))
-        except BnauditError:
-            raise
-        except torch.OutOfMemoryError as error:
-            raise ModelError(
-                f"out of memory on {self._conditions.device} with batches of {batch.size}: give a "
-                "smaller --batch-size"
-            ) from error
-        except Exception as error:
-            if _is_ours(error):
-                raise
-            raise ModelError(
-                f"the model cannot take batch {batch.index}, {describe(data)}: "
-                f"{one_line(error)}. Check --data and --transform, or say how to "
-                "call the model with --forward file.py:function"
-            ) from error
 
     def result(self) -> Measurement:
         """Settle everything that is still on its way."""
@@ -181,9 +128,3 @@ class _Pass:
             mini_batch_size=self._mini_batch_size,
             layers=self._layers,
         )
-
-
-def _is_ours(error: Exception) -> bool:
-    """Whether bnaudit's own code raised it: then it is a bug, not the user's input."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and frames[-1].filename.startswith(_PACKAGE)

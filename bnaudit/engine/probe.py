@@ -65,6 +65,39 @@ def probe(layer: BNLayer, forward: Callable[[Tensor], Any], x: Tensor) -> Probe 
     return None
 
 
+def settled(layer: BNLayer, forward: Callable[[Tensor], Any], x: Any) -> bool:
+    """Whether the layer can be measured; one of unknown kind is settled by its first input.
+
+    Where it cannot, its `note` says why from then on.
+    """
+    if layer.verified:
+        return True
+    if layer.note is not None:
+        return False
+    if not (isinstance(x, Tensor) and x.is_floating_point() and x.dim() >= 2):
+        layer.note = "it is not called with one tensor (N, C, …)"
+        return False
+    if not bool(x.isfinite().all()):  # it would not fit; the moments say so with the layer's name
+        return True
+    found = probe(layer, forward, x)
+    if found is None and layer.trusted:
+        layer.channel_axis = 1 if x.shape[1] == layer.channels else x.dim() - 1
+        layer.verified = True
+        return True
+    if found is None:
+        layer.note = (
+            "its output on the first batch is not (x − running_mean)/√(running_var + eps)·γ + β "
+            "for any usual eps"
+        )
+        return False
+    layer.probed_gamma = found.gamma
+    if layer.eps is None:
+        layer.eps, layer.eps_source = found.eps, "probed"
+    layer.channel_axis = found.channel_axis
+    layer.verified = True
+    return True
+
+
 def _slope(x: Tensor, y: Tensor) -> Tensor:
     """The slope of the least-squares line of each column, (M, C) → (C,)."""
     dx, dy = x - x.mean(0), y - y.mean(0)

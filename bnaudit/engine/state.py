@@ -7,7 +7,7 @@ exception or Ctrl-C inside.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -174,11 +174,36 @@ def statistics(layer: BNLayer, mean: Tensor, var: Tensor) -> Iterator[None]:
 
     The buffers are rebound, not written, and the tensors are cast to the dtype of the layer's own.
     """
-    buffers = layer.module._buffers
-    own_mean, own_var = layer.estimated
-    try:
-        buffers["running_mean"] = mean.to(own_mean.dtype)
-        buffers["running_var"] = var.to(own_var.dtype)
+    with Applied() as applied:
+        applied.put(layer, mean, var)
         yield
-    finally:
-        buffers["running_mean"], buffers["running_var"] = own_mean, own_var
+
+
+class Applied:
+    """Statistics in place of the layers' own, put there one by one; the own ones return at the end.
+
+    A context manager. The buffers are rebound, not written; values are cast to the dtype and moved
+    to the device of the layer's own.
+    """
+
+    def __init__(self, statistics: Mapping[BNLayer, tuple[Tensor, Tensor]] | None = None) -> None:
+        self._given = dict(statistics or {})
+        self._own: dict[BNLayer, tuple[Tensor, Tensor]] = {}
+
+    def __enter__(self) -> Applied:
+        for layer, (mean, var) in self._given.items():
+            self.put(layer, mean, var)
+        return self
+
+    def put(self, layer: BNLayer, mean: Tensor, var: Tensor) -> None:
+        """The layer normalises by these from now on."""
+        own_mean, own_var = self._own.setdefault(layer, layer.estimated)
+        buffers = layer.module._buffers
+        buffers["running_mean"] = mean.detach().to(own_mean)
+        buffers["running_var"] = var.detach().to(own_var)
+
+    def __exit__(self, *exception: object) -> None:
+        for layer, (mean, var) in self._own.items():
+            buffers = layer.module._buffers
+            buffers["running_mean"], buffers["running_var"] = mean, var
+        self._own.clear()

@@ -16,8 +16,9 @@ from torch.utils.data import Dataset, IterableDataset
 
 from bnaudit._version import __version__
 from bnaudit.engine.batches import default_forward
+from bnaudit.engine.conditions import Conditions
 from bnaudit.engine.layers import BNLayer, find_layers
-from bnaudit.engine.passes import Conditions, Measurement, measure_pass
+from bnaudit.engine.passes import Measurement, measure_pass
 from bnaudit.engine.wrappers import unwrap
 from bnaudit.errors import InputError, ModelError
 from bnaudit.findings.verdict import judge

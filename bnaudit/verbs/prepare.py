@@ -14,7 +14,7 @@ from bnaudit.checkpoints.load import LoadReport, load_checkpoint
 from bnaudit.checkpoints.read import read_checkpoint
 from bnaudit.config import Settings
 from bnaudit.engine.batches import default_forward
-from bnaudit.engine.passes import Conditions
+from bnaudit.engine.conditions import Conditions
 from bnaudit.errors import InputError
 from bnaudit.results import ModelInfo
 from bnaudit.targets.data import DataTarget, open_data

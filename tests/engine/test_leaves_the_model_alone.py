@@ -304,16 +304,18 @@ def test_batches_are_not_changed_by_a_model_that_works_in_place() -> None:
 
 
 def test_a_dataset_read_by_workers_leaves_the_generators_alone() -> None:
+    model, data = Net(), dataset()  # both draw
     dice = generators()
-    bnaudit.measure(Net(), dataset(), workers=1)
+    bnaudit.measure(model, data, workers=1)
     assert generators() == dice
 
 
 def test_a_loader_of_ones_own_draws_from_its_own_generator() -> None:
     generator = torch.Generator().manual_seed(3)
     loader = DataLoader(dataset(), batch_size=16, shuffle=True, generator=generator)
+    model = Net()
     dice = generators()
-    bnaudit.measure(Net(), loader)
+    bnaudit.measure(model, loader)
     assert generators() == dice
 
 

@@ -1,0 +1,99 @@
+"""How data go through a model: where, in which dtype, and what is said when it fails."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bnaudit.engine.batches import Batch, describe, map_tensors, to_device
+from bnaudit.engine.state import inference, placed, seeded
+from bnaudit.errors import BnauditError, ModelError, one_line
+
+Forward = Callable[[nn.Module, Any], Any]
+
+_PACKAGE = str(Path(__file__).resolve().parents[1])
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How data go through the model.
+
+    `device`: where the data go; `model_device`: where the model goes, None leaves it where it is.
+    `autocast` None keeps the model's own dtype.
+    """
+
+    forward: Forward
+    device: torch.device
+    model_device: torch.device | None = None
+    autocast: torch.dtype | None = None
+    channels_last: bool = False
+    seed: int = 0
+
+    def casting(self) -> AbstractContextManager[Any]:
+        """The autocast context of one forward; a caller's own does not reach inside."""
+        if self.autocast is None:
+            return torch.autocast(self.device.type, enabled=False)
+        return torch.autocast(self.device.type, dtype=self.autocast)
+
+    @contextmanager
+    def entered(self, model: nn.Module) -> Iterator[None]:
+        """Inside, `model` is ready for passes; it and the generators are as before afterwards."""
+        with (
+            seeded(self.seed, self.device),
+            placed(model, self.model_device, channels_last=self.channels_last),
+            inference(model),
+        ):
+            yield
+
+    def moved(self, batch: Batch) -> Any:
+        """The batch's data where the forward runs."""
+        return to_device(batch.data, self.device, channels_last=self.channels_last)
+
+    def run(self, model: nn.Module, data: Any, batch: Batch) -> Any:
+        """The forward of `data`, which is `batch` on the device, or a part of it.
+
+        Raises `ModelError` where the model cannot take it, `OutOfMemory` where memory runs out.
+        """
+        try:
+            with self.casting():
+                # A copy: a model may work on its input in place, and it is read again.
+                return self.forward(model, map_tensors(Tensor.clone, data))
+        except BnauditError:
+            raise
+        except Exception as error:
+            if ran_out_of_memory(error):
+                raise OutOfMemoryError(
+                    f"out of memory on {self.device} with batches of {batch.size}: give a smaller "
+                    "--batch-size"
+                ) from error
+            if _is_ours(error):
+                raise
+            raise ModelError(
+                f"the model cannot take batch {batch.index}, {describe(data)}: "
+                f"{one_line(error)}. Check --data and --transform, or say how to "
+                "call the model with --forward file.py:function"
+            ) from error
+
+
+class OutOfMemoryError(ModelError):
+    """The device has no memory left for what the model does."""
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether this is how torch, or Python, says that memory ran out; the CPU's has no type."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether bnaudit's own code raised it: then it is a bug, not the user's input."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and frames[-1].filename.startswith(_PACKAGE)
