@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from bnaudit._version import __version__
+from bnaudit.cli.command import Command
 from bnaudit.cli.measure import EPILOG, measure
 from bnaudit.cli.report import report
 from bnaudit.errors import BnauditError
@@ -29,7 +30,7 @@ app = typer.Typer(
         "--data imagefolder:val --transform imagenet"
     ),
 )
-app.command(epilog=EPILOG)(measure)
+app.command(cls=Command, epilog=EPILOG)(measure)
 app.command()(report)
 
 
