@@ -104,10 +104,10 @@ def samples_to_settle(only_before: int, only_after: int, n: int, max_loss: float
     `MOST_SAMPLES`.
     """
     z = _score(only_before, only_after, n, -max_loss)
-    if z == 0 or n * (_Z / z) ** 2 > MOST_SAMPLES:
+    if abs(z) * math.sqrt(MOST_SAMPLES / n) < _Z:
         return None
-    needed = n * (_Z / z) ** 2
-    digits = 10 ** max(0, math.floor(math.log10(max(needed, 1))) - 1)
+    needed = max(1.0, n * (_Z / z) ** 2)
+    digits = 10 ** max(0, math.floor(math.log10(needed)) - 1)
     return int(math.ceil(needed / digits) * digits)
 
 
