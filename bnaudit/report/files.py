@@ -15,7 +15,13 @@ from bnaudit.results import Audit, ChannelTable
 AUDIT = "audit.json"
 CHANNELS = "channels.npz"
 LAYERS = "layers.csv"
-PLOTS = ("shift_by_depth", "channels_by_depth", "worst_layers", "discrepancy_by_depth")
+PLOTS = (
+    "shift_by_depth",
+    "own_and_inherited_by_depth",
+    "channels_by_depth",
+    "worst_layers",
+    "discrepancy_by_depth",
+)
 
 
 def write_results(audit: Audit, folder: Path, *, plots: bool = True) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from bnaudit.results import Estimate
 
@@ -41,3 +42,39 @@ def loss(value: float | None) -> str:
 def percent(value: float | None) -> str:
     """`81.0%`."""
     return "–" if value is None else f"{value:.1%}"
+
+
+def signed(value: float | None) -> str:
+    """`+.242`, `-3.1`, `.000`: a difference, in the form of `short`."""
+    text = short(value)
+    return f"+{text}" if value is not None and value > 0 and not math.isnan(value) else text
+
+
+def signed_loss(value: float | None) -> str:
+    """`+0.031`, `-0.350`: a difference of losses."""
+    return "–" if value is None or math.isnan(value) else _without_minus_zero(f"{value:+.3f}")
+
+
+def points(value: float | None) -> str:
+    """`+14.2`: a difference of shares, in percentage points."""
+    return "–" if value is None or math.isnan(value) else _without_minus_zero(f"{value * 100:+.1f}")
+
+
+def span(low: float | None, high: float | None, write: Callable[[float | None], str]) -> str:
+    """`+12.1 to +16.3`: an interval, each end as `write` writes it; or `withheld`."""
+    return "withheld" if low is None or high is None else f"{write(low)} to {write(high)}"
+
+
+def size(count: int) -> str:
+    """`512 B`, `1.2 MB`, `8.0 GB`: bytes."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 999.5:
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 99.95 else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def _without_minus_zero(text: str) -> str:
+    """`-0.0` reads like a loss."""
+    return text if text.strip("+-0.") else text.lstrip("+-")

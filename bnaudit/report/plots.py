@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from bnaudit.results import Audit, ChannelTable, LayerAudit
+from bnaudit.results import Attribution, Audit, ChannelTable, Estimate, LayerAudit
 
 BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#7F7F7F"
 MOST_NAMES = 60
 WORST = 4
+THRESHOLD = 0.1
+"""The output shift at which the verdict calls a layer shifted."""
 
 STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -37,6 +39,11 @@ def figures(audit: Audit) -> Iterator[tuple[str, Figure]]:
         return
     with mpl.rc_context(STYLE):
         yield "shift_by_depth", shift_by_depth(layers)
+        if any(layer.attributed_shift is not None for layer in layers):
+            yield (
+                "own_and_inherited_by_depth",
+                own_and_inherited_by_depth(layers, audit.attribution),
+            )
         if audit.channels is not None:
             yield "channels_by_depth", channels_by_depth(layers, audit.channels)
             yield "worst_layers", worst_layers(layers, audit.channels)
@@ -56,10 +63,7 @@ def shift_by_depth(layers: list[LayerAudit]) -> Figure:
     figure, axes = _depth_figure(layers)
     x = np.arange(len(layers))
     total = [layer.total_shift for layer in layers if layer.total_shift is not None]
-    value = np.array([e.value for e in total])
-    low = np.array([e.value if e.low is None else e.low for e in total])
-    high = np.array([e.value if e.high is None else e.high for e in total])
-    errors = np.clip([value - low, high - value], 0, None)
+    value, errors = _with_errors(total)
     axes.plot(
         x,
         _column(layer.mean_part for layer in layers),
@@ -95,6 +99,47 @@ def shift_by_depth(layers: list[LayerAudit]) -> Figure:
         )
     axes.set_ylabel("estimation shift\n(standard deviations)")
     axes.set_title("Estimation shift by depth", loc="left")
+    _finish(axes, layers)
+    return figure
+
+
+def own_and_inherited_by_depth(layers: list[LayerAudit], found: Attribution | None) -> Figure:
+    """Total shift by depth, and what of it is the layer's own and what it inherits."""
+    layers = [layer for layer in layers if layer.attributed_shift is not None]
+    figure, axes = _depth_figure(layers)
+    x = np.arange(len(layers))
+    total = _column(layer.attributed_shift for layer in layers)
+    inherited = _column(layer.inherited_shift for layer in layers)
+    value, errors = _with_errors([layer.own_shift for layer in layers])
+    axes.plot(x, total, color=BLUE, lw=1.6, marker="o", ms=5, label="total")
+    axes.plot(x, inherited, color=GREEN, lw=1.2, ls="--", marker="^", ms=4.5, label="inherited")
+    axes.errorbar(
+        x,
+        value,
+        yerr=errors,
+        color=ORANGE,
+        lw=1.2,
+        marker="s",
+        ms=4,
+        capsize=2.5,
+        label="own, 95% interval",
+    )
+    few = set(found.layers_that_matter or ()) if found else set()
+    matter = [i for i, layer in enumerate(layers) if layer.name in few]
+    if 0 < len(matter) < len(layers):
+        axes.plot(
+            x[matter],
+            value[matter],
+            ls="",
+            marker="o",
+            ms=11,
+            mfc="none",
+            color="black",
+            label="correcting only these is nearly enough",
+        )
+    axes.axhline(THRESHOLD, color=GREY, ls=":", lw=1.2, label=f"threshold {THRESHOLD:g}")
+    axes.set_ylabel("estimation shift\n(standard deviations)")
+    axes.set_title("Own and inherited shift by depth", loc="left")
     _finish(axes, layers)
     return figure
 
@@ -205,6 +250,14 @@ def _finish(axes: Axes, layers: list[LayerAudit]) -> None:
 def _badness(layer: LayerAudit) -> float:
     estimate = layer.output_shift or layer.total_shift
     return estimate.value if estimate else 0.0
+
+
+def _with_errors(estimates: Sequence[Estimate | None]) -> tuple[np.ndarray, np.ndarray]:
+    """Values (L,) and the lengths of their error bars (2, L), 0 where an interval is withheld."""
+    value = _column(e.value if e else None for e in estimates)
+    low = _column((e.value if e.low is None else e.low) if e else None for e in estimates)
+    high = _column((e.value if e.high is None else e.high) if e else None for e in estimates)
+    return value, np.clip([value - low, high - value], 0, None)
 
 
 def _column(values: Iterable[float | None]) -> np.ndarray:

@@ -7,18 +7,15 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from bnaudit.report.attribution import print_attribution
+from bnaudit.report.loaded import loaded
 from bnaudit.report.numbers import interval, loss, percent, short
+from bnaudit.report.tables import LONG_TABLE, WIDE, shortened, table_of_layers
 from bnaudit.results import Audit, LayerAudit, NetworkAudit, Score
-
-LONG_TABLE = 24
-"""More layers than this are shortened to the worst ones unless all are asked for."""
-
-WORST = 12
 
 COLUMNS = ("ch", "ESM", "95% int.", "mean", "scale", "out", "worst", "floor", "disc", "noise")
 DETAILS = ("ch", "mean", "scale", "worst")
-WIDE = 72
-"""Columns of a terminal below which the `DETAILS` are left out; they are in `layers.csv`."""
+"""Left out in a narrow terminal; they are in `layers.csv`."""
 
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -41,7 +38,7 @@ STATUS_HEADLINES = {
 
 def print_audit(audit: Audit, console: Console, *, all_layers: bool = False) -> None:
     """Everything the Audit holds, in the order in which a reader asks."""
-    console.print(loaded(audit))
+    console.print(about(audit))
     if audit.verdict is not None:
         style = VERDICT_STYLE[audit.verdict.level]
         console.print(Text("\n" + audit.verdict.sentence, style=style))
@@ -52,6 +49,7 @@ def print_audit(audit: Audit, console: Console, *, all_layers: bool = False) -> 
         if len(layers) > LONG_TABLE and not all_layers:
             console.print(depth_strip(layers, console.width))
         console.print(legend(audit))
+    print_attribution(audit, console, all_layers=all_layers)
     rest = without_figures(audit)
     if rest is not None:
         console.print()
@@ -61,49 +59,13 @@ def print_audit(audit: Audit, console: Console, *, all_layers: bool = False) -> 
         console.print(network(audit.network))
 
 
-def loaded(audit: Audit) -> RenderableType:
+def about(audit: Audit) -> RenderableType:
     """What was loaded: model, checkpoint, data, device."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="bold", no_wrap=True)
-    grid.add_column(overflow="fold")
-    model, data = audit.model, audit.data
-    kinds = ", ".join(f"{count} {kind}" for kind, count in model.bn_layers.items())
-    total = sum(model.bn_layers.values())
-    grid.add_row("model", Text(f"{model.source}, {model.parameters:,} parameters"))
-    grid.add_row("BN layers", Text(f"{total} ({kinds})" if total else "none"))
-    if model.checkpoint:
-        sha = f" (sha256 {model.checkpoint_sha256[:12]})" if model.checkpoint_sha256 else ""
-        grid.add_row("checkpoint", Text(f"{model.checkpoint}{sha}"))
-    for note in model.checkpoint_notes:
-        grid.add_row("", Text(note, style="dim"))
-    if data is not None:
-        of = f" of {data.available:,}" if data.available else ""
-        seed = f", seed {data.seed}" if data.seed is not None else ""
-        grid.add_row(
-            "data",
-            Text(
-                f"{data.source}: {data.samples:,}{of} samples in batches of {data.batch_size}"
-                f"{seed}, {data.groups} groups"
-            ),
-        )
-        if data.transform:
-            grid.add_row("transform", Text(data.transform))
-        for note in (*data.notes, *_skipped(data.skipped)):
-            grid.add_row("", Text(note, style="dim"))
-    grid.add_row("device", Text(f"{audit.device}, {audit.dtype}"))
+    data = {} if audit.data is None else {"data": audit.data}
+    grid = loaded(audit.model, data, f"{audit.device}, {audit.dtype}")
     for note in audit.notes:
         grid.add_row("note", Text(note))
     return grid
-
-
-def _skipped(skipped: tuple[str, ...]) -> list[str]:
-    if not skipped:
-        return []
-    shown = [f"left out, unreadable: {line}" for line in skipped[:5]]
-    more = len(skipped) - len(shown)
-    return [f"{len(skipped)} samples left out (--skip-bad)", *shown] + (
-        [f"and {more} more, all in audit.json"] if more else []
-    )
 
 
 def layer_table(audit: Audit, width: int, *, all_layers: bool) -> RenderableType:
@@ -112,16 +74,9 @@ def layer_table(audit: Audit, width: int, *, all_layers: bool) -> RenderableType
     A terminal narrower than `WIDE` columns gets fewer figures a layer, none of them cut.
     """
     layers = audit.audited
-    shown = layers
-    title = None
-    if len(layers) > LONG_TABLE and not all_layers:
-        shown = sorted(sorted(layers, key=_badness)[-WORST:], key=lambda layer: layer.order or 0)
-        title = f"The {WORST} layers of largest output shift, of {len(layers)} (--all shows all)"
-    table = Table(box=None, padding=(0, 0, 0, 1), pad_edge=False, title=title, title_justify="left")
-    table.add_column("layer", overflow="fold", ratio=1, min_width=8)
+    shown, title = shortened(layers, _badness, "output shift", all_layers=all_layers)
     kept = [i for i, header in enumerate(COLUMNS) if width >= WIDE or header not in DETAILS]
-    for i in kept:
-        table.add_column(COLUMNS[i], justify="right", no_wrap=True)
+    table = table_of_layers([COLUMNS[i] for i in kept], title)
     for layer in shown:
         name, *figures = _cells(layer)
         table.add_row(name, *(figures[i] for i in kept))
