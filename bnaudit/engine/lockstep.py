@@ -37,7 +37,7 @@ class OutOfOrderError(ModelError):
 class Lockstep:
     """Runs forwards together, with a barrier at every call of a layer.
 
-    `look(runner, layer, forward, x)` is called when a forward comes to a layer, on its own thread
+    `look(runner, layer, x)` is called when a forward comes to a layer, on its own thread
     state; `barrier(layer, arrivals)` once all are there, before the first goes on.
     """
 
@@ -45,7 +45,7 @@ class Lockstep:
         self,
         layers: Sequence[BNLayer],
         device: torch.device,
-        look: Callable[[int, BNLayer, Callable[[Tensor], Any], Tensor], Any],
+        look: Callable[[int, BNLayer, Tensor], Any],
         barrier: Callable[[BNLayer, list[Arrival]], None],
     ) -> None:
         self._layers = layers
@@ -90,10 +90,10 @@ class Lockstep:
         """Every forward on to its next layer, or to its end."""
         waiting = []
         for number, runner in enumerate(self._runners):
-            if runner.dead:
+            if _ended(runner):
                 continue
             arrived = runner.switch()
-            if runner.dead:
+            if _ended(runner):
                 done(number, arrived)
             else:
                 waiting.append(arrived)
@@ -125,7 +125,7 @@ class Lockstep:
             )
         if self._ending:
             raise GreenletExit
-        seen = self._look(number, layer, forward, x)
+        seen = self._look(number, layer, x)
         with left_as(self._base):
             self._scheduler.switch(Arrival(number, layer, seen))
         return forward(x)
@@ -141,6 +141,10 @@ class Lockstep:
                     continue
         self._base.install()
         self._runners, self._numbers = [], {}
+
+
+def _ended(runner: greenlet) -> bool:
+    return bool(runner.dead)
 
 
 _ELSE = (

@@ -53,7 +53,7 @@ class OutputComparison:
 
     def deployed(self, output: Any, labels: Tensor | None) -> None:
         """Score one batch of deployed outputs."""
-        logits = self._logits(output)
+        logits = self.logits(output)
         if logits is not None and labels is not None:
             labels = self._checked(labels, logits)
             self._add("deployed", label_sums(logits, labels), len(labels))
@@ -63,7 +63,7 @@ class OutputComparison:
         self._counts["compared"] = self._counts.get("compared", 0) + samples
         if self._compare is not None:
             self._add_custom(self._compare(deployed, other), samples)
-        a, b = self._logits(deployed), self._logits(other)
+        a, b = self.logits(deployed), self.logits(other)
         if a is not None and b is not None:
             self._add("classification", classification_sums(a, b), samples)
             if labels is not None:
@@ -103,7 +103,8 @@ class OutputComparison:
             note=note,
         )
 
-    def _logits(self, output: Any) -> Tensor | None:
+    def logits(self, output: Any) -> Tensor | None:
+        """The class scores of an output; None where it, or the task, has none."""
         if self._task == "other":
             return None
         logits = class_scores(output)

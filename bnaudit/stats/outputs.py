@@ -43,6 +43,18 @@ def squared_difference_sums(a: Tensor, b: Tensor) -> Tensor:
     return torch.stack([(x - y).square().sum(), x.square().sum()])
 
 
+def per_sample_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of each sample in nats, (N,)."""
+    return functional.nll_loss(log_softmax(logits), labels, reduction="none")
+
+
+def per_sample_entropy(logits: Tensor) -> Tensor:
+    """Entropy of the softmax of each sample in nats, (N,): how undecided the network is."""
+    log_p = log_softmax(logits)
+    p = log_p.exp()
+    return -torch.where(p == 0, 0.0, p * log_p).sum(1)
+
+
 def log_softmax(logits: Tensor) -> Tensor:
     """Log-probabilities in at least float32."""
     wide = logits.dtype if logits.dtype == torch.float64 else torch.float32

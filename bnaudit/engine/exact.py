@@ -1,0 +1,119 @@
+"""Exact population statistics in one forward pass over the data.
+
+The corrected condition: every layer normalises by the statistics of the whole population, with
+everything upstream normalising so too (Ioffe & Szegedy 2015, Algorithm 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from bnaudit.engine.batches import Batch
+from bnaudit.engine.conditions import OutOfMemoryError
+from bnaudit.engine.layers import BNLayer
+from bnaudit.engine.lockstep import Arrival, Lockstep
+from bnaudit.engine.population import Account, Calibration, Result, Stopped, in_order
+from bnaudit.engine.sequential import settle_one_by_one
+from bnaudit.engine.state import Applied
+from bnaudit.engine.trial import Trial
+
+Done = Callable[[Batch, Any], None]
+
+
+def exact(work: Calibration, trial: Trial, done: Done | None = None) -> Result:
+    """All batches advance together; the pooled moments at each layer become its statistics.
+
+    One forward over the data, with the live activations of all batches in memory. From the first
+    layer on that is called several times in a forward, layer by layer. `done(batch, output)` gets
+    every batch's output under the new statistics.
+
+    Raises `OutOfOrderError` where the batches take different ways through the model, `ModelError`
+    where it runs layers in threads of its own, `OutOfMemoryError` with the number to try.
+    """
+    several = {name for name, calls in trial.calls.items() if calls > 1}
+    while True:
+        order = list(trial.calls)
+        cut = min((order.index(n) if n in order else 0 for n in several), default=None)
+        later = [] if cut is None else in_order(work.layers, order, beyond=cut)
+        try:
+            result = _in_lockstep(work, later, done)
+            break
+        except _CalledAgain as again:
+            several.add(again.layer.name)
+    if later:
+        names = ", ".join(layer.name for layer in later if layer.name in several)
+        result.notes.append(
+            f"called several times in a forward: {names}; from there on layer by layer"
+        )
+        settle_one_by_one(work, later, result)
+        if done is not None:
+            with Applied(result.statistics):
+                for batch in work.batches:
+                    done(batch, work.forward(batch))
+    return result
+
+
+def _in_lockstep(work: Calibration, later: list[BNLayer], done: Done | None) -> Result:
+    """Settle the layers ahead of those in `later`; forwards stop where these begin."""
+    batches = list(work.batches)
+    account, result = Account(work), Result()
+    with Applied() as applied:
+
+        def look(runner: int, layer: BNLayer, x: Tensor) -> Any:
+            if layer in later:
+                raise Stopped
+            if layer in result.populations:
+                raise _CalledAgain(layer)
+            return account.look(batches[runner], layer, x)
+
+        def barrier(layer: BNLayer, arrivals: list[Arrival]) -> None:
+            population = account.population(layer, [a.seen for a in arrivals if a.seen is not None])
+            result.populations[layer] = population
+            if population.statistics is not None:
+                applied.put(layer, *population.statistics)
+            work.progress(1)
+
+        def finished(runner: int, output: Any) -> None:
+            if done is not None and not later:
+                done(batches[runner], output)
+
+        try:
+            Lockstep(work.layers, work.conditions.device, look, barrier).run(
+                [_until_stopped(work, batch) for batch in batches], finished
+            )
+        except OutOfMemoryError as error:
+            raise _with_number_to_try(work, batches, result) from error
+    return result
+
+
+def _until_stopped(work: Calibration, batch: Batch) -> Callable[[], Any]:
+    def run() -> Any:
+        try:
+            return work.forward(batch)
+        except Stopped:
+            return None
+
+    return run
+
+
+def _with_number_to_try(
+    work: Calibration, batches: list[Batch], result: Result
+) -> OutOfMemoryError:
+    samples = sum(batch.size for batch in batches)
+    fewer = samples * 6 // 10
+    fewer = max(1, fewer - fewer % 16 if fewer > 32 else fewer)
+    after = list(result.populations)[-1].name if result.populations else "the start"
+    return OutOfMemoryError(
+        f"out of memory on {work.conditions.device} with the activations of {samples} samples "
+        f"alive at once, behind {after}: try --samples {fewer}, or --method sequential"
+    )
+
+
+class _CalledAgain(BaseException):
+    """A layer that is settled is called a second time in a forward."""
+
+    def __init__(self, layer: BNLayer) -> None:
+        self.layer = layer

@@ -1,0 +1,140 @@
+"""What every method of recalibration works on and gives, and how inputs become populations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bnaudit.engine.batches import Batch
+from bnaudit.engine.collect import Runs
+from bnaudit.engine.conditions import Conditions
+from bnaudit.engine.layers import BNLayer, channels_first
+from bnaudit.errors import NonFiniteError
+from bnaudit.stats.kernels import RunMoments, Scratch, run_moments
+from bnaudit.stats.moments import GroupedMoments, Moments, pool
+
+Statistics = tuple[Tensor, Tensor]
+"""(mean, biased variance), each (C,) float64 on the CPU."""
+
+Rule = Callable[[BNLayer, Tensor, Tensor], Statistics | None]
+"""(layer, mean, biased variance) -> what it normalises by from then on; None keeps its own."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The work: a model, the layers that may change, and the data. Inside `conditions.entered`.
+
+    `batches` can be gone through several times; `groups` is the number of jackknife groups that
+    their samples are dealt to. `progress` is called with 1 for every layer that is done.
+    """
+
+    model: nn.Module
+    layers: Sequence[BNLayer]
+    batches: Iterable[Batch]
+    groups: int
+    conditions: Conditions
+    rule: Rule
+    progress: Callable[[int], None] = lambda done: None
+
+    def forward(self, batch: Batch) -> Any:
+        """The model's output for a batch."""
+        return self.conditions.run(self.model, self.conditions.moved(batch), batch)
+
+
+@dataclass(frozen=True)
+class Population:
+    """What a layer saw, by jackknife group, and the statistics that it got; None: kept its own."""
+
+    groups: Moments
+    statistics: Statistics | None
+
+
+@dataclass
+class Result:
+    """The populations by layer, in the order in which they were settled; `notes` for the reader."""
+
+    populations: dict[BNLayer, Population] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def statistics(self) -> dict[BNLayer, Statistics]:
+        """The layers that got new statistics, with these."""
+        found = self.populations.items()
+        return {layer: p.statistics for layer, p in found if p.statistics is not None}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One input of a layer: its batch, its moments by runs of samples, the group of each run."""
+
+    batch: int
+    moments: RunMoments
+    groups: tuple[int, ...]
+
+
+class Account:
+    """From the inputs of a layer to its population."""
+
+    def __init__(self, work: Calibration) -> None:
+        self._work = work
+        self._scratch = Scratch()
+
+    def look(self, batch: Batch, layer: BNLayer, x: Tensor) -> Seen | None:
+        """Reduce one input to its moments; None for an empty one."""
+        if x.numel() == 0:
+            return None
+        values = channels_first(layer, x)
+        runs = Runs.of(batch, None)
+        bounds, kept = runs.rows(values.shape[0])
+        moments = run_moments(values, bounds, self._scratch)
+        return Seen(batch.index, moments, tuple(runs.group[i] for i in kept))
+
+    def population(self, layer: BNLayer, seen: Sequence[Seen]) -> Population:
+        """All that the layer saw together, and what the rule makes of it.
+
+        Raises `NonFiniteError` with the name of the layer and the batch.
+        """
+        account = GroupedMoments(self._work.groups, layer.channels)
+        if not seen:
+            return Population(account.moments, None)
+        mean = torch.cat([one.moments.mean for one in seen]).to("cpu").double()
+        m2 = torch.cat([one.moments.m2 for one in seen]).to("cpu").double()
+        _check_finite(layer, mean + m2, [one.batch for one in seen for _ in one.groups])
+        counts = [float(count) for one in seen for count in one.moments.counts]
+        groups = [group for one in seen for group in one.groups]
+        account.add(
+            Moments(torch.tensor(counts, dtype=torch.float64, device="cpu"), mean, m2),
+            torch.tensor(groups, device="cpu"),
+        )
+        whole = pool(account.moments)
+        statistics = None
+        if whole.count.item() > 1:  # a single value has no variance
+            statistics = self._work.rule(layer, whole.mean[0], whole.var[0])
+        return Population(account.moments, statistics)
+
+
+def _check_finite(layer: BNLayer, figures: Tensor, batch_of: list[int]) -> None:
+    bad = (~figures.isfinite()).any(1)
+    if bool(bad.any()):
+        batch = batch_of[int(bad.int().argmax())]
+        raise NonFiniteError(
+            f"layer {layer.name} receives NaN, infinite or too large values in batch {batch}, with "
+            "every layer before it recalibrated. Look at that batch, and try float32",
+            layer=layer.name,
+            batch=batch,
+        )
+
+
+class Stopped(BaseException):
+    """The forward has come as far as it has to."""
+
+
+def in_order(layers: Iterable[BNLayer], order: list[str], beyond: int = 0) -> list[BNLayer]:
+    """The layers from place `beyond` of `order` on; those that are not in it come last."""
+    rank = {name: i for i, name in enumerate(order)}
+    found = [layer for layer in layers if rank.get(layer.name, len(rank)) >= beyond]
+    return sorted(found, key=lambda layer: rank.get(layer.name, len(rank)))

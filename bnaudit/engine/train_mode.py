@@ -1,0 +1,88 @@
+"""Population statistics from mini-batches, for comparison: PreciseBN and the framework's EMA."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bnaudit.engine.layers import BNLayer
+from bnaudit.engine.population import Account, Calibration, Population, Result, Seen, Statistics
+from bnaudit.engine.state import Applied, intercepted
+from bnaudit.stats.moments import Moments, pool
+
+
+def precise(work: Calibration) -> Result:
+    """One pass with mini-batch statistics in every layer, their moments pooled over the batches by
+    the law of total variance (Wu & Johnson 2021, section 3, PreciseBN). Depends on the batch size.
+    """
+    account = Account(work)
+    seen = _mini_batch_pass(work, account, lambda layer, batch: None)
+    result = Result()
+    for layer, inputs in seen.items():
+        result.populations[layer] = account.population(layer, inputs)
+    return result
+
+
+def ema(work: Calibration, momentum: float | None) -> Result:
+    """The framework's own rule: m ← (1 − momentum)·m + momentum·batch, from the estimates on.
+
+    The variance is the unbiased one, as in `torch.nn.BatchNorm2d`. `momentum` None takes each
+    layer's own, and where that is None as well the cumulative average.
+    """
+    account, running = Account(work), _Ema(momentum)
+    seen = _mini_batch_pass(work, account, running.update)
+    result = Result()
+    for layer, inputs in seen.items():
+        groups = account.population(layer, inputs).groups
+        result.populations[layer] = Population(groups, work.rule(layer, *running.of[layer]))
+    return result
+
+
+class _Ema:
+    """The running statistics of each layer."""
+
+    def __init__(self, momentum: float | None) -> None:
+        self.of: dict[BNLayer, Statistics] = {}
+        self._momentum = momentum
+        self._updates: dict[BNLayer, int] = {}
+
+    def update(self, layer: BNLayer, batch: Moments) -> None:
+        """One mini-batch, as a single part."""
+        n = float(batch.count.item())
+        if layer not in self.of:
+            mean, var = (t.detach().to("cpu", torch.float64) for t in layer.estimated)
+            self.of[layer] = (mean, var)
+        mean, var = self.of[layer]
+        self._updates[layer] = self._updates.get(layer, 0) + 1
+        momentum = self._momentum if self._momentum is not None else layer.momentum
+        share = 1 / self._updates[layer] if momentum is None else momentum
+        unbiased = batch.var[0] * n / (n - 1)
+        self.of[layer] = mean.lerp(batch.mean[0], share), var.lerp(unbiased, share)
+
+
+def _mini_batch_pass(
+    work: Calibration, account: Account, update: Callable[[BNLayer, Moments], None]
+) -> dict[BNLayer, list[Seen]]:
+    """One pass; `update(layer, moments)` at every call. Single values a channel are passed over."""
+    seen: dict[BNLayer, list[Seen]] = {}
+    for batch in work.batches:
+
+        def normalise(layer: BNLayer, forward: Callable[[Tensor], Any], x: Tensor) -> Any:
+            one = account.look(batch, layer, x)  # noqa: B023 - of this turn
+            if one is None or sum(one.moments.counts) < 2:
+                return forward(x)
+            seen.setdefault(layer, []).append(one)
+            counts = torch.tensor(one.moments.counts, dtype=torch.float64, device="cpu")
+            mean, m2 = (t.to("cpu").double() for t in (one.moments.mean, one.moments.m2))
+            whole = pool(Moments(counts, mean, m2))
+            update(layer, whole)
+            with Applied({layer: (whole.mean[0], whole.var[0])}):
+                return forward(x)
+
+        with intercepted(work.layers, normalise):
+            work.forward(batch)
+        work.progress(1)
+    return seen

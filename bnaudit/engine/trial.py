@@ -1,0 +1,171 @@
+"""What a few samples tell before the work: which layers are called how often, how much memory a
+forward keeps alive, and whether anything in the model depends on chance or on batch mates.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from bnaudit.engine.batches import Batch, slice_batch
+from bnaudit.engine.conditions import Conditions
+from bnaudit.engine.layers import BNLayer, channels_first
+from bnaudit.engine.probe import settled
+from bnaudit.engine.state import intercepted
+
+SAMPLES = 4
+"""Enough to tell one sample from its mates, few enough to cost nothing."""
+
+TOLERANCE = 1e-3
+"""Relative difference of a layer's input beyond which it has changed; rounding gives 1e-6."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What the first samples of the data tell.
+
+    `calls`: of each layer in a forward, in the order of first calls; `live_bytes`: what a sample's
+    forward keeps alive at the widest call of a layer; `peak_bytes`: at its worst moment;
+    `dependence`: sentences about what makes results depend on the batches or on chance.
+    """
+
+    calls: dict[str, int]
+    live_bytes: int
+    peak_bytes: int
+    dependence: tuple[str, ...]
+
+
+def try_out(model: nn.Module, layers: list[BNLayer], batch: Batch, conditions: Conditions) -> Trial:
+    """Run a few samples of `batch` through `model`, inside `conditions.entered(model)`.
+
+    Layers of unknown kind are settled by it.
+    """
+    size = min(SAMPLES, batch.size)
+    whole = conditions.moved(batch)
+    data = slice_batch(whole, 0, size, batch.size)
+    watched = [layer for layer in layers if layer.role != "not-audited"]
+
+    def run(data: Any, memory: _LiveMemory | None = None) -> _Look:
+        look = _Look(memory)
+        with memory or nullcontext(), intercepted(watched, look):
+            output = conditions.run(model, data, batch)
+        look.output = output
+        return look
+
+    memory = _LiveMemory()
+    first = run(data, memory)
+    again = run(data)
+    sentences = []
+    chance = _first_change(first, again, size, size)
+    if chance is not None:
+        sentences.append(
+            f"the forward is stochastic: {chance} differs between two runs of the same batch"
+        )
+    by_the_batch = [layer for layer in watched if layer.role == "batch-dependent"]
+    called = [layer.name for layer in by_the_batch if layer.name in first.calls]
+    if called:
+        sentences.append(
+            f"{len(called)} layers without running statistics normalise by the batch: "
+            f"{', '.join(called[:4])}{' …' if len(called) > 4 else ''}"
+        )
+    elif chance is None and size > 1:
+        mates = _first_change(first, run(slice_batch(data, 0, size // 2, size)), size, size // 2)
+        if mates is not None:
+            sentences.append(f"{mates} of a sample depends on the other samples of its batch")
+    names = {layer.name for layer in watched if layer.role == "estimated"}
+    return Trial(
+        calls={name: calls for name, calls in first.calls.items() if name in names},
+        live_bytes=-(-memory.widest // size),
+        peak_bytes=-(-memory.peak // size),
+        dependence=tuple(sentences),
+    )
+
+
+@dataclass
+class _Look:
+    """Handler: counts calls, and keeps two figures of every row of every input."""
+
+    memory: _LiveMemory | None
+    calls: dict[str, int] = field(default_factory=dict)
+    rows: list[tuple[str, Tensor]] = field(default_factory=list)
+    output: Any = None
+
+    def __call__(self, layer: BNLayer, forward: Callable[[Tensor], Any], x: Tensor) -> Any:
+        if self.memory is not None:
+            self.memory.mark()
+        self.calls[layer.name] = self.calls.get(layer.name, 0) + 1
+        settled(layer, forward, x)
+        if isinstance(x, Tensor) and x.numel() and x.dim() >= 2:
+            values = channels_first(layer, x).flatten(1).float()
+            rows = torch.stack([values.mean(1), values.square().mean(1).sqrt()], 1)
+            self.rows.append((layer.name, rows))
+        return forward(x)
+
+
+def _first_change(a: _Look, b: _Look, size: int, part: int) -> str | None:
+    """What of the first `part` of `size` samples changed first: a layer's input, or the output."""
+    for (name, x), (other, y) in zip(a.rows, b.rows, strict=False):
+        if name != other:
+            return f"the way to layer {name}"
+        if x.shape[0] == size and y.shape[0] == part and _differ(x[:part], y):
+            return f"the input of layer {name}"
+    outputs = zip(_tensors(a.output), _tensors(b.output), strict=False)
+    for x, y in outputs:
+        if x.shape[:1] == (size,) and y.shape == (part, *x.shape[1:]) and _differ(x[:part], y):
+            return "the output"
+    return None
+
+
+def _tensors(output: Any) -> list[Tensor]:
+    leaves = tree_leaves(output)
+    return [t for t in leaves if isinstance(t, Tensor) and t.is_floating_point() and t.dim() > 0]
+
+
+def _differ(x: Tensor, y: Tensor) -> bool:
+    scale = x.abs().amax().clamp(min=1e-30)
+    return bool((x - y).abs().amax() > TOLERANCE * scale)
+
+
+class _LiveMemory(TorchDispatchMode):
+    """Counts the bytes of all storages that operations made and that are still alive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._live = 0
+        self._known: set[int] = set()
+        self.widest = self.peak = 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Run the operation and count what it made."""
+        output = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(output):
+            if isinstance(tensor, Tensor) and tensor.layout == torch.strided:
+                self._count(tensor.untyped_storage())
+        return output
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._known:
+            return
+        self._known.add(key)
+        weakref.finalize(storage, self._forget, key, size)
+        self._live += size
+        self.peak = max(self.peak, self._live)
+
+    def _forget(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self._live -= size
+
+    def mark(self) -> None:
+        """A layer is called now: what is alive would wait here."""
+        self.widest = max(self.widest, self._live)
