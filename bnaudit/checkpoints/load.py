@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,10 @@ class LoadReport:
 
     `path`, `format`, `sha256`: of the file. `key`: the place in it that was taken, "" for the top
     level; `other_keys`: the other places that hold weights. `loaded`: how many tensors of the model
-    have their values from the file. `missing`, `mismatched`: names in the model that stayed as they
-    were, the latter with both shapes. The other fields are those of `Match`.
+    have their values from the file; `names`: which name in the file's state dict each of them has,
+    without those that a module renamed, or made of others, while it was loaded. `missing`,
+    `mismatched`: names in the model that stayed as they were, the latter with both shapes. The
+    other fields are those of `Match`.
     """
 
     path: str
@@ -37,6 +39,7 @@ class LoadReport:
     stripped: str
     added: str
     loaded: int
+    names: Mapping[str, str] = field(repr=False)
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     mismatched: tuple[str, ...]
@@ -79,6 +82,7 @@ def load_checkpoint(
         stripped=match.stripped,
         added=match.added,
         loaded=len(match.tensors),
+        names=match.sources,
         missing=match.missing,
         unexpected=match.unexpected,
         mismatched=tuple(map(str, match.mismatched)),
@@ -125,11 +129,25 @@ def _match_of_older_version(model: nn.Module, weights: StateDict, match: Match) 
     return replace(
         match,
         tensors=tensors,
+        sources=_still_from(weights.tensors, match.sources, tensors),
         missing=missing,
         unexpected=unexpected,
         mismatched=(),
         without_counter=tuple(n.rpartition(".")[0] for n in before if n in counters),
     )
+
+
+def _still_from(
+    found: Mapping[str, Tensor], sources: Mapping[str, str], loaded: Mapping[str, Tensor]
+) -> dict[str, str]:
+    """Those of `sources` under whose name the model did load the file's values."""
+    return {
+        name: source
+        for name, source in sources.items()
+        if name in loaded
+        and loaded[name].shape == found[source].shape
+        and bool(torch.isclose(found[source].to(loaded[name]), loaded[name], 0, 0, True).all())
+    }
 
 
 def _renames_while_loading(model: nn.Module) -> bool:

@@ -34,7 +34,8 @@ class ShapeMismatch:
 class Match:
     """How a checkpoint's tensors fit a model's.
 
-    `tensors`: what fits, by the model's names. `stripped`, `added`: the prefix that was taken off
+    `tensors`: what fits, by the model's names; `sources`: its names in the file, as far as they are
+    known. `stripped`, `added`: the prefix that was taken off
     the file's names and the one that was put on, "" where none; in `stripped`, "*_orig_mod." stands
     for wrappers' names (`torch.compile`, FSDP) taken out further in. `missing`: in the model, not
     in the file. `unexpected`: in the file, not in the model, by the file's names. `ignored`: on one
@@ -45,6 +46,7 @@ class Match:
     """
 
     tensors: dict[str, Tensor]
+    sources: Mapping[str, str]
     stripped: str
     added: str
     missing: tuple[str, ...]
@@ -77,6 +79,7 @@ def match_names(tensors: Mapping[str, Any], expected: Mapping[str, Any]) -> Matc
         {name: shape_of(value) for name, value in wanted.items()},
     )
     matching: dict[str, Tensor] = {}
+    sources: dict[str, str] = {}
     unexpected: list[str] = []
     mismatched: dict[str, ShapeMismatch] = {}
     # A name that needs no change gives way to one that has the prefix, and may fill a gap.
@@ -86,10 +89,12 @@ def match_names(tensors: Mapping[str, Any], expected: Mapping[str, Any]) -> Matc
             unexpected.append(name)
         elif fits(tuple(value.shape), (shape := shape_of(wanted[own]))):
             matching[own] = value
+            sources[own] = name
         else:
             mismatched[own] = ShapeMismatch(own, tuple(value.shape), shape or ())
     missing = [name for name in wanted if name not in matching and name not in mismatched]
-    matching |= _tied(missing, wanted, matching)
+    for name, twin in _tied(missing, wanted, matching).items():
+        matching[name], sources[name] = matching[twin], sources[twin]
     missing = [name for name in missing if name not in matching]
     harmless = [name for name in unexpected if _is_harmless(renaming.of(name), wanted, matching)]
     harmless += [name for name in missing if _last(name) == "n_averaged"]
@@ -97,6 +102,7 @@ def match_names(tensors: Mapping[str, Any], expected: Mapping[str, Any]) -> Matc
     counters = [name for name in missing if _last(name) == "num_batches_tracked"]
     return Match(
         tensors=matching,
+        sources=sources,
         stripped=renaming.stripped,
         added=renaming.added,
         missing=tuple(n for n in missing if n not in {*harmless, *counters}),
@@ -174,9 +180,9 @@ def _is_harmless(own: str, wanted: Mapping[str, Tensor], matching: Mapping[str, 
 
 def _tied(
     missing: list[str], wanted: Mapping[str, Tensor], matching: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """Tensors for those missing names that are the same memory in the model as a matching one."""
-    loaded = {_memory(wanted[name]): tensor for name, tensor in matching.items()}
+) -> dict[str, str]:
+    """For those missing names that are the same memory in the model as a matching one: which."""
+    loaded = {_memory(wanted[name]): name for name in matching}
     places = {name: _memory(wanted[name]) for name in missing}
     return {name: loaded[p] for name, p in places.items() if p is not None and p in loaded}
 

@@ -206,3 +206,47 @@ def test_published_cifar_resnets_load_without_their_counters(name: str, blocks: 
     assert all(layer.running_mean.abs().sum() > 0 for layer in layers)
     with pytest.raises(InputError, match="unexpected" if blocks == 9 else "missing"):
         load_checkpoint(CifarResNet(12 - blocks), SHARED / f"{name}.th")
+
+
+def test_names_in_the_file_are_reported_for_what_was_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    state = nn.DataParallel(trained()).state_dict()
+    del state["module.1.num_batches_tracked"]
+    torch.save(state, path)
+    names = load_checkpoint(network(), path).names
+    assert names["1.running_mean"] == "module.1.running_mean"
+    assert "1.num_batches_tracked" not in names
+    assert set(names.values()) == set(state)
+
+
+def test_a_layer_used_under_two_names_has_a_name_in_the_file_under_both(tmp_path: Path) -> None:
+    path, shared = tmp_path / "a.pt", nn.BatchNorm1d(3)
+    torch.save({f"0.{name}": value for name, value in shared.state_dict().items()}, path)
+    names = load_checkpoint(nn.Sequential(shared, shared), path).names
+    assert names["0.running_var"] == names["1.running_var"] == "0.running_var"
+
+
+class RenamesOlder(nn.Module):
+    """Reads `old.running_mean` of older files into `norm.running_mean`; keeps the other names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.last = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+
+    def _load_from_state_dict(self, state: Any, prefix: str, *args: Any) -> None:
+        for name in [name for name in state if name.startswith(f"{prefix}old.")]:
+            state[name.replace("old.", "norm.", 1)] = state.pop(name)
+        super()._load_from_state_dict(state, prefix, *args)
+
+
+def test_a_tensor_that_its_module_renamed_has_no_name_in_the_file(tmp_path: Path) -> None:
+    path, model = tmp_path / "a.pt", RenamesOlder()
+    model.norm(torch.randn(5, 3))
+    model.last(torch.randn(5, 3))
+    state = {n.replace("norm.", "old."): value for n, value in model.state_dict().items()}
+    torch.save(state, path)
+    fresh = RenamesOlder()
+    report = load_checkpoint(fresh, path)
+    assert_same(fresh.state_dict(), model.state_dict())
+    assert report.names["last.running_mean"] == "last.running_mean"
+    assert not any(name.startswith("norm.") for name in report.names)
