@@ -1,1 +1,1 @@
-"""How a checkpoint file becomes weights in a model: read, layout, names, load."""
+"""Checkpoint files and models: read, layout, names, load; patch and restore for the way back."""

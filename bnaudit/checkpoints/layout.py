@@ -146,7 +146,7 @@ def _preference(place: _Place) -> tuple[bool, int, int, int]:
 
 def _place_at(content: object, key: str, path: Path) -> _Place | None:
     """The mapping with tensors at a dotted path; the keys on the way may contain dots."""
-    value = _walk(content, key)
+    value = walk(content, key)
     if isinstance(value, nn.Module):
         return _Place(key, _entries_of(value, path), 0)
     if isinstance(value, Mapping) and any(isinstance(v, Tensor) for v in value.values()):
@@ -154,7 +154,11 @@ def _place_at(content: object, key: str, path: Path) -> _Place | None:
     return None
 
 
-def _walk(content: object, key: str) -> object:
+def walk(content: object, key: str) -> object:
+    """What stands at a dotted path in mappings and lists; keys on the way may contain dots.
+
+    None where nothing does.
+    """
     if not key:
         return content
     items: list[tuple[Any, object]] = []
@@ -166,7 +170,7 @@ def _walk(content: object, key: str) -> object:
         if str(name) == key:
             return value
         if key.startswith(f"{name}."):
-            found = _walk(value, key[len(str(name)) + 1 :])
+            found = walk(value, key[len(str(name)) + 1 :])
             if found is not None:
                 return found
     return None

@@ -10,6 +10,7 @@ a pickled dtype brings along), a class that is merely mentioned becomes its name
 from __future__ import annotations
 
 import argparse
+import builtins
 import datetime
 import decimal
 import math
@@ -176,3 +177,43 @@ def plain_data_allowed() -> Iterator[None]:
     finally:
         torch.serialization.clear_safe_globals()
         torch.serialization.add_safe_globals(before)
+
+
+def real_data(content: Any) -> Any:
+    """`content` with this module's stand-ins replaced by what they stand for, so it can be saved.
+
+    Dicts, lists and namespaces are changed in place, and keep who shares them. Pure paths stay.
+    """
+    return _real(content, {})
+
+
+def _real(value: Any, done: dict[int, Any]) -> Any:
+    if id(value) in done:
+        return done[id(value)][0]
+    real = value
+    # The original is kept alive with its replacement: ids of dead objects are given again.
+    done[id(value)] = (real, value)
+    if isinstance(value, PlainArray):
+        real = np.array(value)
+        if real.dtype.hasobject:
+            flat = [_real(item, done) for item in value.ravel().tolist()]
+            real = np.fromiter(flat, object, len(flat)).reshape(value.shape)
+    elif isinstance(value, PlainDtype):
+        real = value.resolve()
+    elif isinstance(value, TypeName):
+        module, _, name = value.name.rpartition(".")
+        real = getattr(builtins, name) if module == "builtins" else getattr(np, name, np.bool_)
+    elif isinstance(value, dict):
+        for key in list(value):
+            value[key] = _real(value[key], done)
+    elif isinstance(value, list):
+        value[:] = [_real(item, done) for item in value]
+    elif type(value) in (tuple, set, frozenset):
+        items = [_real(item, done) for item in value]
+        if any(new is not old for new, old in zip(items, value, strict=True)):
+            real = type(value)(items)
+    elif isinstance(value, (argparse.Namespace, types.SimpleNamespace)):
+        for name, item in list(vars(value).items()):
+            setattr(value, name, _real(item, done))
+    done[id(value)] = (real, value)
+    return real

@@ -1,0 +1,71 @@
+"""Where tensors lie in safetensors files."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, BinaryIO
+
+import torch
+
+from bnaudit.checkpoints.places import CannotPatch, Located, Place, word_of
+
+# The format's names of the types that statistics come in.
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+# All data are one record.
+_RECORD = "data"
+
+
+def locate_in_safetensors(file: BinaryIO, key: str) -> Located:
+    """The tensors of the file; there is one state dict, at `key` "".
+
+    A header tells type, shape and offsets of each tensor; the data follow, little-endian.
+    """
+    if key:
+        raise CannotPatch(f"a safetensors file has no {key!r}")
+    header = read_header(file)
+    begin = file.tell()
+    places: dict[str, Place] = {}
+    odd: dict[str, str] = {}
+    for name, entry in header.items():
+        shape = tuple(entry["shape"])
+        dtype = _DTYPES.get(entry["dtype"])
+        if dtype is None:
+            odd[name] = f"has the type {entry['dtype']}"
+            continue
+        place = Place(
+            _RECORD, dtype, entry["data_offsets"][0], shape, _strides(shape), word_of(dtype)
+        )
+        if place.end != entry["data_offsets"][1]:
+            odd[name] = "has data that do not fill its shape"
+            continue
+        places[name] = place
+    ends = [entry["data_offsets"][1] for entry in header.values()]
+    return Located(places, (), odd, {_RECORD: begin}, {_RECORD: max(ends, default=0)})
+
+
+def read_header(file: BinaryIO) -> dict[str, dict[str, Any]]:
+    """The header without its metadata; the file is left where the data begin."""
+    file.seek(0)
+    size = int.from_bytes(file.read(8), "little")
+    header = json.loads(file.read(size))
+    return {name: entry for name, entry in header.items() if name != "__metadata__"}
+
+
+def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    strides: list[int] = []
+    step = 1
+    for n in reversed(shape):
+        strides.insert(0, step)
+        step *= n
+    return tuple(strides)

@@ -1,0 +1,321 @@
+"""A checkpoint's pickle as a tree of containers, tensor references and inert stubs.
+
+Where the tensors of a file lie is told by its pickle, which may also hold objects of any class.
+Here no name in it is ever resolved: containers and the functions that rebuild tensors have
+stand-ins of ours, everything else becomes a `Stub`, which keeps what it is given and does nothing.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import torch
+
+_STORAGES: dict[str, torch.dtype] = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
+    "QInt8Storage": torch.qint8,
+    "QUInt8Storage": torch.quint8,
+    "QInt32Storage": torch.qint32,
+    "QUInt4x2Storage": torch.quint4x2,
+    "QUInt2x4Storage": torch.quint2x4,
+    "UntypedStorage": torch.uint8,
+}
+_DTYPES = {name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
+_DICTS = frozenset(
+    f"{module}.{name}"
+    for module, name in (
+        ("collections", "OrderedDict"),
+        ("builtins", "dict"),
+        ("__builtin__", "dict"),
+    )
+)
+# Tensor types whose bytes are their values: a subclass may give its storage another meaning.
+_PLAIN_TYPES = frozenset(
+    {"torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer"}
+)
+
+
+@dataclass(frozen=True, eq=False)
+class StorageRef:
+    """A mention of a storage: its `key` in the file, device tag, and where a legacy view begins.
+
+    `numel` and `view_offset` are in elements of `dtype`.
+    """
+
+    key: str
+    dtype: torch.dtype
+    location: str
+    numel: int
+    view_offset: int
+
+
+@dataclass(frozen=True, eq=False)
+class TensorRef:
+    """A tensor as its rebuild function describes it; `start` in bytes, `stride` in elements.
+
+    `plain`: the bytes in the storage are the values.
+    """
+
+    storage: StorageRef
+    dtype: torch.dtype
+    start: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    plain: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Pickled:
+    """What a pickle holds: its tree, all tensors in it, and all storages in order of appearance.
+
+    `opaque`: keys of storages that something other than a tensor uses. `kept`: parts of the file
+    that hang on tensors, outside the tree.
+    """
+
+    root: object
+    tensors: tuple[TensorRef, ...]
+    storages: tuple[StorageRef, ...]
+    opaque: frozenset[str]
+    kept: tuple[object, ...]
+
+
+class Entries(dict[Any, Any]):
+    """A dict of the file; what a subclass of dict keeps beside its items is in `state`."""
+
+    state: object = None
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state
+
+
+class Stub:
+    """An object of the file, of a class that is not looked for: it keeps what it is given."""
+
+    named = "?"
+
+    def __new__(cls, *args: object, **options: object) -> Stub:
+        """Keep the arguments, whatever they are."""
+        self = object.__new__(cls)
+        self.held = [*args, *options.values()]
+        self.entries = {}
+        self.state = None
+        return self
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.held: list[object]
+        self.entries: dict[Any, object]
+        self.state: object
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state
+
+    def __setitem__(self, key: object, value: object) -> None:
+        self.entries[key] = value
+
+    def __getitem__(self, key: object) -> object:
+        return self.entries[key]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def items(self) -> Any:
+        """The items, where the object is a mapping."""
+        return self.entries.items()
+
+    def append(self, value: object) -> None:
+        """Keep an element of a list or a set."""
+        self.held.append(value)
+
+    add = append
+
+    def __call__(self, *args: object, **options: object) -> Stub:
+        """Stand for the result of a call that is not made."""
+        return Stub(self, *args, **options)
+
+
+# Its items are looked into where a key leads through it.
+Mapping.register(Stub)
+
+
+@dataclass(frozen=True)
+class _StorageType:
+    dtype: torch.dtype
+
+
+class _Rebuild:
+    """A stand-in for a function that rebuilds tensors; a file can call it and nothing else."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., object]) -> None:
+        self._function = function
+
+    def __call__(self, *args: object) -> object:
+        return self._function(*args)
+
+    def __setstate__(self, state: object) -> None:
+        raise pickle.UnpicklingError("a function that is given a state")
+
+
+class _StubUnpickler(pickle.Unpickler):
+    def __init__(self, file: BinaryIO) -> None:
+        # Names that Python 2 wrote may be in any encoding; they only have to survive.
+        super().__init__(file, encoding="utf-8", errors="surrogateescape")
+        self.tensors: list[TensorRef] = []
+        self.storages: list[StorageRef] = []
+        self.used: set[int] = set()
+        self.kept: list[object] = []
+        self._rebuild = {
+            "torch._utils._rebuild_tensor": _Rebuild(self._tensor),
+            "torch._utils._rebuild_tensor_v2": _Rebuild(self._tensor),
+            "torch._utils._rebuild_tensor_v3": _Rebuild(self._tensor_of_dtype),
+            "torch._utils._rebuild_parameter": _Rebuild(self._parameter),
+            "torch._utils._rebuild_parameter_with_state": _Rebuild(self._parameter),
+            "torch._tensor._rebuild_from_type_v2": _Rebuild(self._from_type),
+        }
+
+    def find_class(self, module: str, name: str) -> Any:
+        full = f"{module}.{name}"
+        if full in self._rebuild:
+            return self._rebuild[full]
+        if full in _DICTS:
+            return Entries
+        if module.partition(".")[0] == "torch" and name in _STORAGES:
+            return _StorageType(_STORAGES[name])
+        if module == "torch" and name in _DTYPES:
+            return _DTYPES[name]
+        if full == "torch.Size":
+            return _Rebuild(tuple)
+        return type("Stub", (Stub,), {"named": full})
+
+    def persistent_load(self, pid: Any) -> Any:
+        kind, *data = pid
+        if _text(kind) == "module":  # a legacy file brings the class's source along
+            return data[0]
+        type_, key, location, numel, *view = data
+        if not isinstance(type_, _StorageType) or not _counts(numel):
+            raise pickle.UnpicklingError("a storage of an unknown kind")
+        offset = view[0][1] if view and view[0] else 0
+        if not _counts(offset):
+            raise pickle.UnpicklingError("a view of a storage that begins nowhere")
+        storage = StorageRef(str(_text(key)), type_.dtype, str(_text(location)), numel, offset)
+        self.storages.append(storage)
+        return storage
+
+    def _tensor(
+        self,
+        storage: object,
+        offset: object,
+        size: object,
+        stride: object,
+        _grad: object = False,
+        _hooks: object = None,
+        metadata: object = None,
+    ) -> object:
+        return self._refer(storage, None, offset, size, stride, metadata)
+
+    def _tensor_of_dtype(
+        self,
+        storage: object,
+        offset: object,
+        size: object,
+        stride: object,
+        _grad: object,
+        _hooks: object,
+        dtype: object,
+        metadata: object = None,
+    ) -> object:
+        if not isinstance(dtype, torch.dtype):
+            raise pickle.UnpicklingError("a tensor without a dtype")
+        return self._refer(storage, dtype, offset, size, stride, metadata)
+
+    def _refer(
+        self,
+        storage: object,
+        dtype: torch.dtype | None,
+        offset: object,
+        size: object,
+        stride: object,
+        metadata: object,
+    ) -> TensorRef:
+        if not isinstance(storage, StorageRef) or not isinstance(offset, int) or offset < 0:
+            raise pickle.UnpicklingError("a tensor without a storage")
+        sizes, strides = _lengths(size), _lengths(stride)
+        if len(sizes) != len(strides):
+            raise pickle.UnpicklingError("a tensor whose strides do not fit its shape")
+        of = dtype or storage.dtype
+        start = storage.view_offset * storage.dtype.itemsize + offset * of.itemsize
+        tensor = TensorRef(storage, of, start, sizes, strides, plain=not metadata)
+        self.used.add(id(storage))
+        self.tensors.append(tensor)
+        return tensor
+
+    def _parameter(self, data: object, *rest: object) -> object:
+        self.kept.extend(rest)
+        return data
+
+    def _from_type(self, function: object, type_: object, args: object, state: object) -> object:
+        if not isinstance(function, _Rebuild) or not isinstance(args, tuple):
+            return Stub(function, type_, args, state)
+        self.kept.append(state)
+        tensor = function(*args)
+        plain = isinstance(type_, type) and getattr(type_, "named", None) in _PLAIN_TYPES
+        return tensor if plain else Stub(tensor)
+
+
+def read_stubs(file: BinaryIO) -> Pickled:
+    """The pickle at the position of `file`, which is left behind its end; nothing in it runs.
+
+    Any exception means that it cannot be read so.
+    """
+    unpickler = _StubUnpickler(file)
+    root = unpickler.load()
+    return Pickled(
+        root=root,
+        tensors=tuple(unpickler.tensors),
+        storages=tuple(unpickler.storages),
+        opaque=frozenset(s.key for s in unpickler.storages if id(s) not in unpickler.used),
+        kept=tuple(unpickler.kept),
+    )
+
+
+def children(node: object) -> list[object]:
+    """What stands directly in a node of the tree; keys of mappings included."""
+    if isinstance(node, Stub):
+        return [*node.held, *node.entries, *node.entries.values(), node.state]
+    if isinstance(node, dict):
+        return [*node, *node.values(), getattr(node, "state", None)]
+    if isinstance(node, (list, tuple, set, frozenset)):
+        return list(node)
+    return []
+
+
+def _text(value: object) -> object:
+    return value.decode("ascii") if isinstance(value, bytes) else value
+
+
+def _counts(value: object) -> bool:
+    return isinstance(value, int) and value >= 0
+
+
+def _lengths(value: object) -> tuple[int, ...]:
+    if not isinstance(value, (tuple, list)) or not all(map(_counts, value)):
+        raise pickle.UnpicklingError("a tensor without a shape")
+    return tuple(value)
