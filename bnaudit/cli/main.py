@@ -11,8 +11,13 @@ import typer
 
 from bnaudit._version import __version__
 from bnaudit.cli.command import Command
-from bnaudit.cli.measure import EPILOG, measure
+from bnaudit.cli.measure import EPILOG as MEASURE_EPILOG
+from bnaudit.cli.measure import measure
+from bnaudit.cli.recalibrate import EPILOG as RECALIBRATE_EPILOG
+from bnaudit.cli.recalibrate import recalibrate
 from bnaudit.cli.report import report
+from bnaudit.cli.restore import EPILOG as RESTORE_EPILOG
+from bnaudit.cli.restore import restore
 from bnaudit.errors import BnauditError
 
 USAGE = 2
@@ -26,11 +31,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=(
-        "Example:  bnaudit measure ckpt.pth --model torchvision:resnet50 "
-        "--data imagefolder:val --transform imagenet"
+        "Examples:\n\n"
+        "bnaudit measure ckpt.pth --model torchvision:resnet50 --data imagefolder:val "
+        "--transform imagenet\n\n"
+        "bnaudit recalibrate ckpt.pth --model torchvision:resnet50 --data imagefolder:calibration "
+        "--verify imagefolder:heldout --transform imagenet\n\n"
+        "bnaudit restore ckpt.recalibrated.pth"
     ),
 )
-app.command(cls=Command, epilog=EPILOG)(measure)
+app.command(cls=Command, epilog=MEASURE_EPILOG)(measure)
+app.command(cls=Command, epilog=RECALIBRATE_EPILOG)(recalibrate)
+app.command(epilog=RESTORE_EPILOG)(restore)
 app.command()(report)
 
 
@@ -47,15 +58,19 @@ def main(
         typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
-    """Diagnose the statistics of BatchNorm layers.
+    """Diagnose and repair the statistics of BatchNorm layers.
 
     How far the running estimates of a checkpoint are from what its layers really see, layer by
-    layer, with error bars.
+    layer, with error bars; and a copy with the right ones, where data that took no part show that
+    it helps.
     """
 
 
 def run() -> None:
-    """The entry point: exit code 0 fine, 2 the input is at fault, 3 a bug, 130 interrupted."""
+    """The entry point.
+
+    Exit code 0 fine, 1 a verification refused, 2 the input is at fault, 3 a bug, 130 interrupted.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a console without γ gets a question mark

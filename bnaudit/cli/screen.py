@@ -88,3 +88,19 @@ def print_written(console: Console, written: Sequence[Path]) -> None:
     names = ", ".join(path.name for path in written if path.suffix != ".svg")
     plots = " (plots also as .svg)" if any(path.suffix == ".svg" for path in written) else ""
     console.print(Text(f"\nwritten to {written[0].parent}: {names}{plots}"))
+
+
+def say(console: Console, line: str) -> None:
+    """A line of what is going on."""
+    console.print(Text(line))
+
+
+def print_lines(console: Console, lines: Sequence[str]) -> None:
+    """Each on a line of its own."""
+    for line in lines:
+        console.print(Text(line))
+
+
+def print_command(console: Console, what: str, command: str) -> None:
+    """A command to copy: never broken into lines by us."""
+    console.print(Text(f"{what} {command}"), soft_wrap=True)

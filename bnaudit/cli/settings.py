@@ -29,11 +29,12 @@ def settings_from(options: dict[str, Any], config: Path | None, messages: Consol
 
 def _parsed(options: dict[str, Any]) -> dict[str, Any]:
     parsed = dict(options)
-    for name in ("model_arg", "data_arg"):
+    for name in ("model_arg", "data_arg", "verify_arg"):
         if parsed.get(name):
             from bnaudit.targets.factories import parse_args
 
             parsed[name] = parse_args(parsed[name], option="--" + name.replace("_", "-"))
         else:
             parsed[name] = None
+    parsed["layers"] = parsed.get("layers") or None
     return parsed

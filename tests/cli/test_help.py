@@ -15,6 +15,8 @@ from bnaudit.cli.main import app
 # Newer versions of typer import pydantic themselves; of ours, `config` does.
 HEAVY = ("torch", "torchvision", "pandas", "matplotlib", "numpy", "scipy", "bnaudit.config")
 
+VERBS = ("measure", "recalibrate", "restore", "report")
+
 AFTER_RUNNING = """
 import json, sys
 from bnaudit.cli.main import run
@@ -28,7 +30,7 @@ except SystemExit as ended:
 
 @pytest.mark.parametrize(
     "args",
-    [("--help",), ("measure", "--help"), ("report", "--help"), ("--version",)],
+    [("--help",), *((verb, "--help") for verb in VERBS), ("--version",)],
     ids=" ".join,
 )
 def test_help_imports_nothing_heavy(args: tuple[str, ...]) -> None:
@@ -40,7 +42,7 @@ def test_help_imports_nothing_heavy(args: tuple[str, ...]) -> None:
     assert json.loads(ran.stderr) == [0, []]
 
 
-@pytest.mark.parametrize("verb", ["measure", "report"])
+@pytest.mark.parametrize("verb", VERBS)
 def test_every_option_of_a_verb_has_help_and_is_shown(bnaudit: Run, verb: str) -> None:
     command = typer.main.get_command(app).commands[verb]  # type: ignore[attr-defined]
     ran = bnaudit(verb, "--help")
@@ -65,10 +67,12 @@ def test_help_of_measure_shows_examples(bnaudit: Run) -> None:
 def test_help_of_bnaudit_lists_the_verbs_and_an_example(bnaudit: Run) -> None:
     said = " ".join(bnaudit("--help").out.split())
     assert "measure Measure every BatchNorm layer of a checkpoint on data." in said
+    assert "recalibrate Recompute a checkpoint's BatchNorm statistics" in said
+    assert "restore Undo a recalibration" in said
     assert "report Show a saved Audit again" in said
     assert "bnaudit measure ckpt.pth --model torchvision:resnet50" in said
 
 
 def test_help_fits_into_80_columns(bnaudit: Run) -> None:
-    for args in ((), ("measure",), ("report",)):
+    for args in ((), *((verb,) for verb in VERBS)):
         assert max(map(len, bnaudit(*args, "--help").out.splitlines())) <= 80
