@@ -55,8 +55,9 @@ def print_recalibrated(result: Recalibrated, console: Console, *, all_layers: bo
         console.print()
         console.print(layer_table(result.changed, console.width, all_layers=all_layers))
         console.print(Padding(Text(legend(result), style="dim"), (1, 0, 0, 0)))
-    for line in kept(result):
-        console.print(Text(line))
+    for line, reason in kept(result):
+        console.print(Text(f"\n{line}"))
+        console.print(Padding(Text(reason), (0, 0, 0, 2)))
     noise = noise_sentence(result)
     if noise is not None:
         console.print(Text(f"\n{noise}"))
@@ -242,19 +243,20 @@ def legend(result: Recalibrated) -> str:
     return "; ".join(parts) + "."
 
 
-def kept(result: Recalibrated) -> list[str]:
-    """The layers that keep their statistics, by reason."""
+def kept(result: Recalibrated) -> list[tuple[str, str]]:
+    """The layers that keep their statistics, and why, by reason."""
     groups: dict[str, list[str]] = {}
     for layer in result.layers:
         if not layer.changed:
             groups.setdefault(layer.reason or "not selected", []).append(layer.name)
-    lines = [
-        f"{_count(len(names), 'layer')} kept as they are, {reason}: {some(names)}"
-        if len(names) > 1
-        else f"1 layer kept as it is, {reason}: {names[0]}"
+    return [
+        (f"{_count(len(names), 'layer')} kept as {_are(names)}: {some(names)}", reason)
         for reason, names in groups.items()
     ]
-    return ["", *lines] if lines else []
+
+
+def _are(names: list[str]) -> str:
+    return "it is" if len(names) == 1 else "they are"
 
 
 def noise_sentence(result: Recalibrated) -> str | None:
