@@ -247,6 +247,10 @@ def _consistent(settings: Settings, given: dict[str, Any]) -> Settings:
         raise InputError(
             f"--momentum {given['momentum']:g}: is for --method ema, not {settings.method}"
         )
+    if given["verify_arg"] and settings.verify is None:
+        raise InputError(
+            f"--verify-arg {given['verify_arg'][0]}: is for --verify, which is missing"
+        )
     if settings.verify is None or settings.verify_split is None:
         return settings
     if (given["verify"] is None) == (given["verify_split"] is None):
@@ -254,8 +258,9 @@ def _consistent(settings: Settings, given: dict[str, Any]) -> Settings:
             f"--verify {settings.verify} and --verify-split {settings.verify_split:g} exclude each "
             "other: give data of their own, or a share of --data"
         )
-    dropped = "verify" if given["verify"] is None else "verify_split"
-    return settings.model_copy(update={dropped: None})
+    if given["verify"] is None:
+        return settings.model_copy(update={"verify": None, "verify_arg": {}})
+    return settings.model_copy(update={"verify_split": None})
 
 
 def _default_target(settings: Settings) -> Path:

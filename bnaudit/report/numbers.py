@@ -35,8 +35,10 @@ def interval(estimate: Estimate) -> str:
 
 
 def loss(value: float | None) -> str:
-    """`0.884`."""
-    return "–" if value is None or math.isnan(value) else f"{value:.3f}"
+    """`0.884`, `371`: three decimals while they say something."""
+    if value is None or math.isnan(value) or abs(value) >= 99.9995:
+        return short(value)
+    return f"{value:.3f}"
 
 
 def percent(value: float | None) -> str:
@@ -52,7 +54,9 @@ def signed(value: float | None) -> str:
 
 def signed_loss(value: float | None) -> str:
     """`+0.031`, `-0.350`: a difference of losses."""
-    return "–" if value is None or math.isnan(value) else _without_minus_zero(f"{value:+.3f}")
+    if value is None or math.isnan(value) or abs(value) >= 99.9995:
+        return signed(value)
+    return _without_minus_zero(f"{value:+.3f}")
 
 
 def points(value: float | None) -> str:

@@ -227,6 +227,7 @@ WRONG: list[tuple[list[str], tuple[str, ...]]] = [
     (["--verify-split", "0"], ("--verify-split", "greater than 0")),
     (["--verify-samples", "few"], ("--verify-samples", "a positive number, or all", "'few'")),
     (["--verify-arg", "split"], ("--verify-arg split", "key=value")),
+    (["--verify-arg", "split=test"], ("--verify-arg split=test", "is for --verify")),
     (["--max-loss", "-0.5"], ("--max-loss", "greater than or equal to 0")),
     (["--verify", "npz:a.npz", "--verify-split", "0.5"], ("--verify npz:a.npz", "exclude")),
     (["--samples", "0"], ("--samples", "a positive number, or all")),

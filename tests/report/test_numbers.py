@@ -6,7 +6,17 @@ import math
 
 import pytest
 
-from bnaudit.report.numbers import interval, percent, short
+from bnaudit.report.numbers import (
+    interval,
+    loss,
+    percent,
+    points,
+    short,
+    signed,
+    signed_loss,
+    size,
+    span,
+)
 from bnaudit.results import Estimate
 
 
@@ -66,3 +76,53 @@ def test_a_share_is_written_as_percent() -> None:
     assert percent(0.8104) == "81.0%"
     assert percent(1.0) == "100.0%"
     assert percent(None) == "–"
+
+
+def test_a_difference_has_its_sign_and_nothing_has_none() -> None:
+    assert [signed(value) for value in (0.242, -3.1, 0.0, 2e-7)] == [
+        "+.242",
+        "-3.10",
+        ".000",
+        "+2e-7",
+    ]
+    assert [signed_loss(value) for value in (0.031, -0.35, -0.0001)] == [
+        "+0.031",
+        "-0.350",
+        "0.000",
+    ]
+    assert [points(value) for value in (0.142, -0.005, 0.0, -0.0001)] == [
+        "+14.2",
+        "-0.5",
+        "0.0",
+        "0.0",
+    ]
+    for write in (signed, signed_loss, points):
+        assert write(None) == write(math.nan) == "–"
+
+
+def test_a_loss_has_three_decimals_while_they_say_something() -> None:
+    losses = [0.8844, 12.34, 99.9996, 12345.6, None, math.nan]
+    assert [loss(value) for value in losses] == ["0.884", "12.340", "100", "1.2e4", "–", "–"]
+    assert signed_loss(-12345.6) == "-1.2e4"
+
+
+def test_the_limits_of_a_difference_are_written_as_it_is() -> None:
+    assert span(0.121, 0.163, points) == "+12.1 to +16.3"
+    assert span(-0.001, 0.001, signed) == "-.001 to +.001"
+    assert span(None, 0.1, points) == "withheld"
+
+
+@pytest.mark.parametrize(
+    ("count", "written"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1_234, "1.2 kB"),
+        (999_960, "1.0 MB"),
+        (123_456_789, "123 MB"),
+        (8_000_000_000, "8.0 GB"),
+        (3_200_000_000_000, "3.2 TB"),
+    ],
+)
+def test_bytes_are_written_with_their_unit(count: int, written: str) -> None:
+    assert size(count) == written

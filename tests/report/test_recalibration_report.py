@@ -69,6 +69,14 @@ def test_long_names_fold(width: int) -> None:
     assert "2e-7" in out
 
 
+@pytest.mark.parametrize("size", [1e3, 1e7])
+def test_losses_of_a_model_that_diverged_fit(size: float) -> None:
+    found = replace(verification(), loss=change(2.5 * size, size, size / 10), kl=size)
+    out = printed(replace(recalibrated(GAIN), verification=found), 60)
+    assert max(map(len, out.splitlines())) <= 60
+    assert "…" not in out
+
+
 def test_a_decision_has_a_colour_at_every_level() -> None:
     assert set(LEVEL_STYLE) == set(LEVELS)
     assert set(METHODS) == set(get_args(Method))
