@@ -27,10 +27,10 @@ def locate_in_zip(file: BinaryIO, key: str) -> Located:
     with zipfile.ZipFile(file) as archive:
         members = {info.filename: info for info in archive.infolist()}
         folder = _folder(archive)
-        pickled = read_stubs(io.BytesIO(archive.read(f"{folder}/data.pkl")))
+        pickled = read_stubs(io.BytesIO(_content(file, archive, f"{folder}/data.pkl")))
         order = b"little"
         if f"{folder}/byteorder" in members:
-            order = archive.read(f"{folder}/byteorder")
+            order = _content(file, archive, f"{folder}/byteorder")
         starts: dict[str, int | None] = {}
         sizes: dict[str, int] = {}
         for record in {storage.key for storage in pickled.storages}:
@@ -91,6 +91,14 @@ def _folder(archive: zipfile.ZipFile) -> str:
     if len(found) != 1:
         raise CannotPatch("the archive is not laid out as torch.save does")
     return found[0].partition("/")[0]
+
+
+def _content(file: BinaryIO, archive: zipfile.ZipFile, name: str) -> bytes:
+    """A member's data; its checksum is not compared, since torch can be told to write none."""
+    info = archive.getinfo(name)
+    if info.compress_type != zipfile.ZIP_STORED:
+        return archive.read(info)
+    return _bytes_at(file, _data_start(file, info), info.file_size)
 
 
 def _data_start(file: BinaryIO, info: zipfile.ZipInfo) -> int:

@@ -112,6 +112,8 @@ def decode(data: bytes, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
     """The tensor that `encode` made `data` of. Raises `ValueError` where they do not fit."""
     if len(data) != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"{len(data)} bytes do not fill shape {shape} of {dtype}")
+    if not data:
+        return torch.empty(shape, dtype=dtype)
     raw = _swapped(np.frombuffer(data, np.uint8), word_of(dtype), swap=sys.byteorder == "big")
     return torch.from_numpy(raw.copy()).view(dtype).reshape(shape)
 

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from bnaudit.atomic import flush_file, flush_folder, temporary_beside
+from bnaudit.checkpoints.messages import input_error
 
 # Two files cannot be renamed at one moment, so the sidecar knows its checkpoint by SHA-256, and
 # whoever restores compares. The sidecar goes first: a checkpoint under its final name always has
@@ -24,7 +25,8 @@ def publish(copy: Path, target: Path, sidecar: Path, document: bytes) -> None:
     """Rename the finished `copy` to `target`, after `document` has become the file `sidecar`.
 
     All are in one folder; files of the final names are replaced. Raises `OSError`; the final names
-    then stand for what they did before.
+    then stand for what they did before. Raises `InputError` where they have been replaced, and the
+    system cannot promise that this lasts.
     """
     flush_file(copy)
     with temporary_beside(sidecar) as new, temporary_beside(sidecar) as old:
@@ -47,7 +49,16 @@ def publish(copy: Path, target: Path, sidecar: Path, document: bytes) -> None:
                 else:
                     sidecar.unlink(missing_ok=True)
             raise
-    flush_folder(target.parent)
+    flush_name(target)
+
+
+def flush_name(target: Path) -> None:
+    """Return once the new name is on the disk; an `InputError` says that it may not be."""
+    try:
+        flush_folder(target.parent)
+    except OSError as error:
+        what = f"was written, but may not survive a power failure ({error.strerror})"
+        raise input_error(target, f"{what}; check the disk, then write it again") from None
 
 
 def _second_name(file: Path, name: Path) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from bnaudit.atomic import flush_file, flush_folder, temporary_beside
+from bnaudit.atomic import flush_file, temporary_beside
 from bnaudit.checkpoints.copying import sha256_of
 from bnaudit.checkpoints.messages import input_error
 from bnaudit.checkpoints.patch import writing
+from bnaudit.checkpoints.publish import flush_name
 from bnaudit.checkpoints.sidecar import Sidecar, read_sidecar
 from bnaudit.checkpoints.target import check_target
 from bnaudit.checkpoints.writing import write_copy
@@ -62,7 +63,7 @@ def restore_checkpoint(
         flush_file(copy)
         check_target(path, target, overwrite=overwrite, with_sidecar=False)
         copy.replace(target)
-        flush_folder(target.parent)
+        flush_name(target)
     identical = written.sha256 == sidecar.source.sha256
     notes = written.notes
     if not (identical or sidecar.in_place):
