@@ -94,7 +94,7 @@ def recalibrate(
         float | None,
         option(
             metavar="SHIFT",
-            help="Only layers whose shift on the calibration data is larger.",
+            help="Only layers whose own output shift on the calibration data is larger.",
             panel=METHOD,
         ),
     ] = None,

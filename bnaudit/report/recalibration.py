@@ -90,8 +90,8 @@ def about(result: Recalibrated) -> RenderableType:
                 f"sample), limit {size(memory.limit)} on {memory.device}"
             ),
         )
-    for cause in result.batch_dependence:
-        grid.add_row("warning", Text(f"depends on the batches: {cause}", style="yellow"))
+    for sentence in result.batch_dependence:
+        grid.add_row("warning", Text(sentence, style="yellow"))
     for note in result.notes:
         grid.add_row("note", Text(note))
     return grid

@@ -215,7 +215,7 @@ def test_what_ran_is_told() -> None:
         asked="exact",
         method="sequential",
         prior=1000,
-        batch_dependence=("layer x has no running statistics",),
+        batch_dependence=("layer x makes the result depend on the batches",),
         notes=("exact would hold 12 GB at once",),
     )
     out = words(printed(result))
@@ -223,7 +223,7 @@ def test_what_ran_is_told() -> None:
     assert "(instead of exact, see the notes)" in out
     assert "count as 1,000 samples: weight 0.50 on the new ones" in out
     assert "1.2 GB of activations held at once (1.2 MB a sample), limit 8.0 GB on cpu" in out
-    assert "depends on the batches: layer x has no running statistics" in out
+    assert "warning layer x makes the result depend on the batches" in out
     assert "note exact would hold 12 GB at once" in out
     assert "3 samples left out: the calibration data hold the same" in out
 
