@@ -40,7 +40,7 @@ def publish(copy: Path, target: Path, sidecar: Path, document: bytes) -> None:
         try:
             new.replace(sidecar)
             flush_folder(sidecar.parent)
-            copy.replace(target)
+            take_name(copy, target)
         except BaseException:
             # Only between the two renames is there something to take back.
             if copy.exists() and not new.exists():
@@ -50,6 +50,15 @@ def publish(copy: Path, target: Path, sidecar: Path, document: bytes) -> None:
                     sidecar.unlink(missing_ok=True)
             raise
     flush_name(target)
+
+
+def take_name(copy: Path, target: Path) -> None:
+    """Rename `copy` to `target`. Raises `OSError` only where that has not happened."""
+    try:
+        copy.replace(target)
+    except OSError:
+        if copy.exists():  # else a network file system reports the failure of a second attempt
+            raise
 
 
 def flush_name(target: Path) -> None:

@@ -9,7 +9,7 @@ from bnaudit.atomic import flush_file, temporary_beside
 from bnaudit.checkpoints.copying import sha256_of
 from bnaudit.checkpoints.messages import input_error
 from bnaudit.checkpoints.patch import writing
-from bnaudit.checkpoints.publish import flush_name
+from bnaudit.checkpoints.publish import flush_name, take_name
 from bnaudit.checkpoints.sidecar import Sidecar, read_sidecar
 from bnaudit.checkpoints.target import check_target
 from bnaudit.checkpoints.writing import write_copy
@@ -62,7 +62,7 @@ def restore_checkpoint(
             raise input_error(path, "was changed while it was being read; start again")
         flush_file(copy)
         check_target(path, target, overwrite=overwrite, with_sidecar=False)
-        copy.replace(target)
+        take_name(copy, target)
         flush_name(target)
     identical = written.sha256 == sidecar.source.sha256
     notes = written.notes
