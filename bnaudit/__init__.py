@@ -1,6 +1,6 @@
 """bnaudit: diagnoses and repairs the statistics of BatchNorm layers.
 
-The Python API is the verbs: `bnaudit.measure(model, data)`. They are imported when first used, so
+The Python API is the verbs: `bnaudit.measure(model, data)`, `bnaudit.recalibrate(model, data)`. They are imported when first used, so
 that `import bnaudit` and `bnaudit --help` load nothing heavy.
 """
 
@@ -13,10 +13,16 @@ from bnaudit._version import __version__
 if TYPE_CHECKING:
     from bnaudit.results import Audit
     from bnaudit.verbs.measure import measure
+    from bnaudit.verbs.recalibrate import Recalibration, recalibrate
 
-__all__ = ["Audit", "__version__", "measure"]
+__all__ = ["Audit", "Recalibration", "__version__", "measure", "recalibrate"]
 
-_LAZY = {"measure": "bnaudit.verbs.measure", "Audit": "bnaudit.results"}
+_LAZY = {
+    "Audit": "bnaudit.results",
+    "Recalibration": "bnaudit.verbs.recalibrate",
+    "measure": "bnaudit.verbs.measure",
+    "recalibrate": "bnaudit.verbs.recalibrate",
+}
 
 
 def __getattr__(name: str) -> Any:

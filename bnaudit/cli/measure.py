@@ -124,10 +124,10 @@ def _run(given: dict[str, Any], config: Path | None, *, as_json: bool, show_all:
     if folder is not None:
         check_folder(folder)
     with messages.status("loading") if messages.is_terminal else screen.quiet():
-        from bnaudit.verbs.measure import measure_with
+        from bnaudit.verbs.measure import DEFAULT_SAMPLES, measure_with
         from bnaudit.verbs.prepare import prepare
 
-        parts = prepare(settings)
+        parts = prepare(settings, DEFAULT_SAMPLES)
     with screen.progress(messages, "measuring", parts.reader.total) as advance:
         audit = measure_with(
             parts.model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -156,6 +157,48 @@ def slice_batch(data: Any, start: int, stop: int, size: int) -> Any:
     if isinstance(data, (list, tuple)):
         return type(data)(slice_batch(item, start, stop, size) for item in data)
     return data
+
+
+def select_samples(data: Any, keep: Sequence[int], size: int) -> Any:
+    """The samples `keep` of a batch of `size`, found in it as `slice_batch` finds them."""
+    return _joined([slice_batch(data, i, i + 1, size) for i in keep])
+
+
+def _joined(items: list[Any]) -> Any:
+    first = items[0]
+    if isinstance(first, Tensor):
+        return torch.cat(items) if first.dim() > 0 else first
+    if isinstance(first, Mapping):
+        return _rebuild_mapping(first, {k: _joined([item[k] for item in items]) for k in first})
+    if isinstance(first, list) and len(first) == 1:
+        return [item[0] for item in items]
+    if isinstance(first, (list, tuple)):
+        columns = [_joined(list(column)) for column in zip(*items, strict=True)]
+        return type(first)(*columns) if hasattr(first, "_fields") else type(first)(columns)
+    return first
+
+
+def content_hashes(batch: Batch) -> list[bytes]:
+    """A hash of the input of each sample, as the model gets it; labels do not count."""
+    data = batch.data
+    if isinstance(data, (tuple, list)) and data and not _is_image_list(data):
+        data = data[0]
+    elif isinstance(data, Mapping):
+        data = {key: value for key, value in data.items() if key not in LABEL_KEYS}
+    return [_hash(slice_batch(data, i, i + 1, batch.size)) for i in range(batch.size)]
+
+
+def _hash(sample: Any) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+
+    def add(tensor: Tensor) -> Tensor:
+        host = tensor.detach().cpu().contiguous()
+        digest.update(str((host.dtype, tuple(host.shape))).encode())
+        digest.update(host.flatten().view(torch.uint8).numpy().tobytes())
+        return tensor
+
+    map_tensors(add, sample)
+    return digest.digest()
 
 
 def _all_batched(items: Sequence[Any], size: int) -> bool:

@@ -57,6 +57,40 @@ def squared_shift(
     )
 
 
+def inherited_shift(
+    deployed: tuple[Tensor, Tensor],
+    corrected: tuple[Tensor, Tensor],
+    estimated_var: Tensor,
+    eps: float,
+) -> float:
+    """What the layers upstream add to a layer's shift: how far they move its input.
+
+        √(mean over channels of ((m_dep − m_cor)/ŝ)² + ((√v_dep − √v_cor)/ŝ)²)
+
+    `deployed`, `corrected`: (mean, biased variance) of the input, (C,) each, with everything
+    upstream normalising by its estimates, and by its expected statistics. With the own shift, the
+    shift in the corrected condition: total ≤ own + inherited, up to eps. NaN where no channel is
+    defined.
+    """
+    scale = torch.where(estimated_var + eps > 0, estimated_var + eps, torch.nan).sqrt()
+    mean_part = (deployed[0] - corrected[0]) / scale
+    std_part = (deployed[1].sqrt() - corrected[1].sqrt()) / scale
+    return float(channel_mean(mean_part.square() + std_part.square()).sqrt())
+
+
+def mixed(
+    new: tuple[Tensor, Tensor], old: tuple[Tensor, Tensor], weight: float
+) -> tuple[Tensor, Tensor]:
+    """(mean, variance) mixed with `weight` on the new ones, as Schneider et al. 2020 do.
+
+    Theirs is weight = n/(N + n) for n samples and a prior worth N (arXiv:2006.16971, equation 3).
+    An old statistic that is not finite does not count.
+    """
+    mean, var = ((1 - weight) * o + weight * n for o, n in zip(old, new, strict=True))
+    usable = (old[0] + old[1]).isfinite()
+    return torch.where(usable, mean, new[0]), torch.where(usable, var, new[1])
+
+
 def channel_mean(values: Tensor) -> Tensor:
     """The mean over defined channels, (…, C) → (…); NaN where no channel is defined."""
     return values.nanmean(-1)

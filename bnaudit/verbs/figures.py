@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass, replace
 from functools import reduce
 
-import torch
 from torch import Tensor
 
 from bnaudit.engine.books import LayerRecord
@@ -105,7 +104,7 @@ def audit_layer(
         note = "no channel is defined: running_var + eps is not positive, or not finite, anywhere"
         return replace(described, note=note), channels
 
-    total, output, left_out = _estimates(groups, shift.total, record, gamma)
+    total, output, left_out = shift_estimates(groups, record.estimated, layer.eps, gamma)
     discrepancy, noise, batches = _discrepancy(record)
     norms = unnormalised_norms(expected.mean[0], expected.var[0], mean, var)
     defined = shift.total[~shift.total.isnan()]
@@ -135,20 +134,22 @@ def _parts(final_groups: Tensor) -> int:
     return int(final_groups.max()) + 1
 
 
-def _estimates(
-    groups: Moments, squared: Tensor, record: LayerRecord, gamma: Tensor
+def shift_estimates(
+    groups: Moments, estimated: tuple[Tensor, Tensor], eps: float, gamma: Tensor
 ) -> tuple[Estimate, Estimate | None, tuple[float, ...]]:
-    """Layer ESM and output shift with their jackknife, and D² with each group left out."""
-    assert record.layer.eps is not None
+    """Layer ESM and output shift with their jackknife, and D² with each group left out.
+
+    `groups`: what the layer saw by group, none of them empty; `estimated`: (m̂, v̂), (C,) each.
+    """
+    expected = pool(groups)
+    squared = squared_shift(expected.mean[0], expected.var[0], *estimated, eps).total
     plain = float(channel_mean(squared))
     plain_output = float(gamma_weighted_mean(squared, gamma))
     if len(groups.count) < 2:
-        none = torch.empty(0, device="cpu")
-        total = _estimate(plain, jackknife(plain, none, none))
         output = _estimate(plain_output, None) if math.isfinite(plain_output) else None
-        return total, output, ()
+        return _estimate(plain, None), output, ()
     rest = leave_one_out(groups)
-    without = squared_shift(rest.mean, rest.var, *record.estimated, record.layer.eps).total
+    without = squared_shift(rest.mean, rest.var, *estimated, eps).total
     left_out = channel_mean(without)
     total = _estimate(plain, jackknife(plain, left_out, groups.count))
     output = None
@@ -157,6 +158,20 @@ def _estimates(
         output = _estimate(plain_output, jackknife(plain_output, left_out_output, groups.count))
     kept = tuple(left_out.tolist()) if bool(left_out.isfinite().all()) else ()
     return total, output, kept
+
+
+def noise_floor(groups: Moments, eps: float) -> float | None:
+    """The ESM that statistics taken from these samples have by their number alone.
+
+    √b, with b the jackknife's bias of D² where the estimates are the pooled moments themselves.
+    """
+    if len(groups.count) < 2:
+        return None
+    whole, rest = pool(groups), leave_one_out(groups)
+    own = whole.mean[0], whole.var[0]
+    left_out = channel_mean(squared_shift(rest.mean, rest.var, *own, eps).total)
+    known = jackknife(0.0, left_out, groups.count)
+    return _root(known.bias) if known is not None else None
 
 
 def _estimate(squared: float, known: Jackknife | None) -> Estimate:

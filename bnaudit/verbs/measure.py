@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset
 
 from bnaudit._version import __version__
 from bnaudit.engine.batches import default_forward
@@ -22,9 +22,9 @@ from bnaudit.engine.passes import Measurement, measure_pass
 from bnaudit.engine.wrappers import unwrap
 from bnaudit.errors import InputError, ModelError
 from bnaudit.findings.verdict import judge
-from bnaudit.results import Audit, DataInfo, ModelInfo
+from bnaudit.results import Audit, ModelInfo
 from bnaudit.verbs.figures import audit_layer, channel_table, describe_layer
-from bnaudit.verbs.samples import MapReader, Reader, StreamReader, check_positive
+from bnaudit.verbs.samples import Reader, check_positive, data_info, reader_of
 
 DEFAULT_BATCH_SIZE = 32
 
@@ -93,13 +93,9 @@ def measure(
     conditions = Conditions(
         forward or default_forward, where, target, AUTOCAST[dtype], channels_last, seed
     )
-    reader: Reader
     check_positive("batch_size", batch_size)
-    if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
-        size = pass_batch_size(batch_size, train_batch_size)
-        reader = MapReader(data, size, samples, seed, workers, pin_memory=where.type == "cuda")
-    else:
-        reader = StreamReader(data, samples)
+    size = pass_batch_size(batch_size, train_batch_size)
+    reader = reader_of(data, size, samples, seed, workers, where)
     source = ModelInfo(type(inner).__qualname__, parameters=0, bn_layers={})
     return measure_with(
         model,
@@ -132,9 +128,7 @@ def measure_with(
     layers = find_layers(inner)
     _check_mini_batch(train_batch_size, reader)
     audit = Audit(
-        versions=_versions(),
-        device=_device_name(conditions.device),
-        dtype=str(conditions.autocast or _dtype_of(inner)).removeprefix("torch."),
+        **about(inner, conditions),
         model=replace(
             model_info,
             parameters=sum(p.numel() for p in inner.parameters()),
@@ -158,7 +152,7 @@ def measure_with(
             progress=progress,
         )
         if not seen.records:
-            raise ModelError(_none_reached(layers))
+            raise ModelError(none_reached(layers))
         audit = _with_figures(audit, layers, seen, reader, data_source, transform)
     return replace(audit, verdict=judge(audit))
 
@@ -180,19 +174,7 @@ def _with_figures(
             described, figures = audit_layer(layer, record, final_groups)
             channels.append(figures)
         audited.append(described)
-    data = DataInfo(
-        source=data_source,
-        samples=seen.samples,
-        available=reader.available,
-        batch_size=reader.pass_batch_size,
-        seed=reader.order_seed,
-        groups=int(final_groups.max()) + 1,
-        fingerprint=reader.fingerprint(),
-        transform=transform,
-        labelled=seen.labelled,
-        skipped=tuple(reader.skipped),
-        notes=tuple(reader.notes),
-    )
+    data = data_info(reader, data_source, seen.samples, transform, labelled=seen.labelled)
     channels.sort(key=lambda figures: seen.records[figures.name].order)
     return replace(
         audit,
@@ -226,6 +208,15 @@ def _check_mini_batch(train_batch_size: int | None, reader: Reader) -> None:
         )
 
 
+def about(model: nn.Module, conditions: Conditions) -> dict[str, Any]:
+    """The fields `versions`, `device` and `dtype` of a result."""
+    return {
+        "versions": _versions(),
+        "device": _device_name(conditions.device),
+        "dtype": str(conditions.autocast or _dtype_of(model)).removeprefix("torch."),
+    }
+
+
 def _dtype_of(model: nn.Module) -> torch.dtype:
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
 
@@ -245,7 +236,8 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _none_reached(layers: list[BNLayer]) -> str:
+def none_reached(layers: list[BNLayer]) -> str:
+    """What to say of a forward that called no layer."""
     return (
         f"none of the {len(layers)} BatchNorm layers was reached by the forward (first: "
         f"{layers[0].name}): does --forward call this model, or a compiled or copied one?"

@@ -21,7 +21,7 @@ from bnaudit.targets.data import DataTarget, open_data
 from bnaudit.targets.forward import build_compare, build_forward
 from bnaudit.targets.models import build_model
 from bnaudit.targets.transforms import build_transform
-from bnaudit.verbs.measure import AUTOCAST, DEFAULT_BATCH_SIZE, DEFAULT_SAMPLES, pass_batch_size
+from bnaudit.verbs.measure import AUTOCAST, DEFAULT_BATCH_SIZE, pass_batch_size
 from bnaudit.verbs.samples import MapReader, Reader, StreamReader
 
 _NAME_IT = (
@@ -41,10 +41,22 @@ class Prepared:
     compare: Callable[[Any, Any], float | Mapping[str, float]] | None
     data_source: str
     transform: str | None
+    weights: Weights | None = None
 
 
-def prepare(settings: Settings) -> Prepared:
+@dataclass(frozen=True)
+class Weights:
+    """Where in its file the model's tensors are: `names` gives each one's name in the state dict
+    at `key`."""
+
+    names: Mapping[str, str]
+    key: str
+
+
+def prepare(settings: Settings, default_samples: int) -> Prepared:
     """Build the model, load the checkpoint and open the data that `settings` name.
+
+    `default_samples`: how many are drawn where the settings do not say.
 
     Raises `InputError` that names the option at fault.
     """
@@ -65,19 +77,21 @@ def prepare(settings: Settings) -> Prepared:
     compare = build_compare(settings.compare) if settings.compare else None
     transform = build_transform(settings.transform)
     target = open_data(settings.data, settings.data_arg, transform)
-    model, info = _model(settings)
+    samples = None if settings.samples == "all" else settings.samples or default_samples
+    model, info, weights = _model(settings)
     return Prepared(
         model=model,
         model_info=info,
-        reader=_reader(target, settings, device),
+        reader=reader_for(target, settings, device, samples),
         conditions=conditions,
         compare=compare,
         data_source=target.description,
         transform=settings.transform,
+        weights=weights,
     )
 
 
-def _model(settings: Settings) -> tuple[nn.Module, ModelInfo]:
+def _model(settings: Settings) -> tuple[nn.Module, ModelInfo, Weights | None]:
     checkpoint = settings.checkpoint
     if settings.model is None:
         if checkpoint is not None:
@@ -87,7 +101,7 @@ def _model(settings: Settings) -> tuple[nn.Module, ModelInfo]:
     info = ModelInfo(settings.model, parameters=0, bn_layers={})
     if checkpoint is None:
         note = "no checkpoint: the weights are the factory's own"
-        return model, ModelInfo(settings.model, 0, {}, checkpoint_notes=(note,))
+        return model, ModelInfo(settings.model, 0, {}, checkpoint_notes=(note,)), None
     report = load_checkpoint(
         model,
         checkpoint,
@@ -95,19 +109,23 @@ def _model(settings: Settings) -> tuple[nn.Module, ModelInfo]:
         allow_mismatch=settings.allow_mismatch,
         trust_pickle=settings.trust_pickle,
     )
-    return model, ModelInfo(info.source, 0, {}, str(checkpoint), report.sha256, load_notes(report))
+    notes = load_notes(report)
+    info = ModelInfo(info.source, 0, {}, str(checkpoint), report.sha256, notes)
+    return model, info, Weights(report.names, report.key)
 
 
-def _pickled_model(path: Path, *, trust_pickle: bool) -> tuple[nn.Module, ModelInfo]:
+def _pickled_model(path: Path, *, trust_pickle: bool) -> tuple[nn.Module, ModelInfo, Weights]:
     """The model of a file that holds a whole one; other files hold weights and need `--model`."""
     checkpoint = read_checkpoint(path, trust_pickle=trust_pickle)
-    content = checkpoint.content
+    content, key = checkpoint.content, ""
     if isinstance(content, Mapping):
-        content = next((v for v in content.values() if isinstance(v, nn.Module)), content)
+        found = ((str(k), v) for k, v in content.items() if isinstance(v, nn.Module))
+        key, content = next(found, ("", content))
     if not isinstance(content, nn.Module):
         raise InputError(f"{path} holds weights, not the architecture: {_NAME_IT}")
     source = f"pickled {type(content).__qualname__}"
-    return content, ModelInfo(source, 0, {}, str(path), checkpoint.sha256)
+    info = ModelInfo(source, 0, {}, str(path), checkpoint.sha256)
+    return content, info, Weights({name: name for name in content.state_dict()}, key)
 
 
 def load_notes(report: LoadReport) -> tuple[str, ...]:
@@ -139,8 +157,10 @@ def _some(names: tuple[str, ...], most: int = 6) -> str:
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
-def _reader(target: DataTarget, settings: Settings, device: torch.device) -> Reader:
-    samples = None if settings.samples == "all" else settings.samples or DEFAULT_SAMPLES
+def reader_for(
+    target: DataTarget, settings: Settings, device: torch.device, samples: int | None
+) -> Reader:
+    """What reads a data target as the settings say; at most `samples` of it."""
     if target.dataset is None:
         assert target.stream is not None
         return StreamReader(target.stream, samples, target.batch_size, f"--data {settings.data}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, Protocol, cast
 
@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 
 from bnaudit.engine.batches import Batch, batch_size, map_tensors, slice_batch
 from bnaudit.errors import InputError, one_line
+from bnaudit.results import DataInfo
 from bnaudit.stats.jackknife import deal, group_count
 from bnaudit.targets.samples import Loaded, SkipBad
 
@@ -105,7 +106,9 @@ class _Fingerprint:
 class MapReader:
     """A seeded random subset of a map-style data set, read in a seeded random order.
 
-    Every batch and every group is then a random draw. `samples` None reads all.
+    Every batch and every group is then a random draw. `samples` None reads all. `part` limits what
+    is drawn from to a stretch of the random order: readers of parts that do not overlap have no
+    sample in common.
     """
 
     dataset: Dataset[Any]
@@ -116,6 +119,7 @@ class MapReader:
     collate: Callable[[list[Any]], Any] | None = None
     pin_memory: bool = False
     skip_bad: bool = False
+    part: tuple[float, float] = (0.0, 1.0)
     skipped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -125,12 +129,15 @@ class MapReader:
             raise InputError("the data set is empty: nothing to measure on")
         for what, number in (("batch_size", self.batch_size), ("samples", self.samples)):
             check_positive(what, number)
-        self.samples = min(self.samples or self.available, self.available)
-        self.groups = group_count(self.samples)
         generator = torch.Generator("cpu").manual_seed(self.seed)
-        self._order = torch.randperm(self.available, generator=generator, device="cpu")[
-            : self.samples
-        ]
+        order = torch.randperm(self.available, generator=generator, device="cpu")
+        order = order[slice(*(round(share * self.available) for share in self.part))]
+        self.asked = self.samples
+        self.samples = min(self.samples or len(order), len(order))
+        if self.samples == 0:
+            raise InputError(f"{self.available} samples are too few to be split: give more")
+        self.groups = group_count(self.samples)
+        self._order = order[: self.samples]
         self._group = deal(self.samples, self.groups)
         self._fingerprint = _Fingerprint()
 
@@ -146,6 +153,7 @@ class MapReader:
             generator=torch.Generator("cpu").manual_seed(self.seed),
         )
         first, usable = 0, False
+        self.skipped.clear()  # of an earlier pass
         for index, loaded in enumerate(loader):
             positions = self._kept(loaded, first)
             first = min(first + self.batch_size, cast(int, self.samples))
@@ -278,3 +286,70 @@ class StreamReader:
     def fingerprint(self) -> str:
         """Over the first sample and the number read."""
         return self._fingerprint.hexdigest()
+
+
+def reader_of(
+    data: Dataset[Any] | Iterable[Any],
+    batch_size: int,
+    samples: int | None,
+    seed: int,
+    workers: int,
+    device: torch.device,
+) -> Reader:
+    """A map-style data set is drawn from in an order of ours; anything else is read as it comes."""
+    if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
+        pin_memory = device.type == "cuda"
+        return MapReader(data, batch_size, samples, seed, workers, pin_memory=pin_memory)
+    return StreamReader(data, samples)
+
+
+def split_reader(reader: Reader, share: float, others: int | None) -> tuple[Reader, Reader]:
+    """(a reader without `share` of the data, one of that share, at most `others` samples of it).
+
+    A data set is split in its seeded random order. A stream is read now, and of every few batches
+    one goes to the other part.
+    """
+    if isinstance(reader, MapReader):
+        cut = 1 - share
+        mine = replace(reader, part=(0.0, cut), samples=reader.asked, skipped=[], notes=[])
+        theirs = replace(reader, part=(cut, 1.0), samples=others, skipped=[], notes=[])
+        return mine, theirs
+    assert isinstance(reader, StreamReader)
+    batches = list(_told(reader.batches, reader.source))
+    if len(batches) < 2:
+        raise InputError(
+            f"{reader.source}: {len(batches)} batches cannot be split: give smaller ones, or "
+            "verification data of their own"
+        )
+    chosen = [int((i + 1) * share) > int(i * share) for i in range(len(batches))]
+    if not any(chosen):
+        chosen[-1] = True
+    parts = [
+        [b for b, c in zip(batches, chosen, strict=True) if c is side] for side in (False, True)
+    ]
+    if not parts[0]:
+        parts = [parts[1][:1], parts[1][1:]]
+    size, source = reader.batch_size, reader.source
+    return (
+        StreamReader(parts[0], reader.samples, size, source),
+        StreamReader(parts[1], others, size, source),
+    )
+
+
+def data_info(
+    reader: Reader, source: str, samples: int, transform: str | None, *, labelled: bool
+) -> DataInfo:
+    """What was read, once it has been read: `samples` in all."""
+    return DataInfo(
+        source=source,
+        samples=samples,
+        available=reader.available,
+        batch_size=reader.pass_batch_size,
+        seed=reader.order_seed,
+        groups=int(reader.final_groups(samples).max()) + 1,
+        fingerprint=reader.fingerprint(),
+        transform=transform,
+        labelled=labelled,
+        skipped=tuple(reader.skipped),
+        notes=tuple(reader.notes),
+    )

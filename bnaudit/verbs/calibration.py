@@ -1,0 +1,253 @@
+"""The calibration: which samples, by which method, and whether memory allows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from bnaudit.engine.batches import Batch, content_hashes, map_tensors
+from bnaudit.engine.conditions import Conditions
+from bnaudit.engine.exact import exact
+from bnaudit.engine.layers import BNLayer
+from bnaudit.engine.memory import SHARE, free_memory, in_words
+from bnaudit.engine.population import Calibration, Result, Rule, Statistics
+from bnaudit.engine.sequential import sequential
+from bnaudit.engine.train_mode import ema, precise
+from bnaudit.engine.trial import Trial, try_out
+from bnaudit.errors import InputError
+from bnaudit.results import MemoryEstimate, Method
+from bnaudit.stats.shift import gamma_weighted_mean, mixed, squared_shift
+from bnaudit.verbs.samples import MapReader, Reader
+
+SLACK = 1.1
+"""What allocators add to the bytes of tensors."""
+
+HELD = 0.25
+"""A data set that fills more of the host's free memory than this is read again for every pass."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the user chose about the method. `all_samples`: none may be left out for memory's sake;
+    `max_memory` in bytes; `momentum` is for ema."""
+
+    method: Method = "exact"
+    momentum: float | None = None
+    prior: float = 0.0
+    above: float | None = None
+    max_memory: int | None = None
+    all_samples: bool = False
+
+
+class MixingRule:
+    """The new statistics of a layer: mixed with its own at the prior's strength, or not at all
+    where its output shift against them is not above a threshold.
+
+    `weight` is on the new ones; `below` collects the layers that were left alone.
+    """
+
+    def __init__(self, own: dict[BNLayer, Statistics], weight: float, above: float | None) -> None:
+        self._own, self._weight, self._above = own, weight, above
+        self.below: set[BNLayer] = set()
+
+    def __call__(self, layer: BNLayer, mean: Tensor, var: Tensor) -> Statistics | None:
+        """Statistics in float64."""
+        if self._above is not None:
+            squared = squared_shift(mean, var, *self._own[layer], layer.eps or 0.0).total
+            shift = float(gamma_weighted_mean(squared, layer.gamma())) ** 0.5
+            if shift <= self._above:
+                self.below.add(layer)
+                return None
+            self.below.discard(layer)
+        return mixed((mean, var), self._own[layer], self._weight)
+
+
+@dataclass
+class Batches:
+    """The calibration data, to be gone through several times; they hash themselves on the way."""
+
+    source: Iterable[Batch]
+    groups: int
+    samples: int
+    hashes: set[bytes] = field(default_factory=set)
+    read: int = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        """A batch's samples are counted and hashed the first time."""
+        for number, batch in enumerate(self.source):
+            if number >= self.read:
+                self.hashes.update(content_hashes(batch))
+                self.read = number + 1
+            yield batch
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will run on which data. `reader` is the one that reads them, or read them."""
+
+    method: Method
+    trial: Trial
+    batches: Batches
+    reader: Reader
+    memory: MemoryEstimate | None
+    notes: tuple[str, ...]
+
+
+def make_plan(
+    model: nn.Module,
+    layers: list[BNLayer],
+    reader: Reader,
+    conditions: Conditions,
+    choice: Choice,
+    say: Callable[[str], None],
+) -> Plan:
+    """Try a few samples, settle method and size, and hold the data. Inside `conditions.entered`."""
+    stream: list[Batch] | None = None
+    if isinstance(reader, MapReader):
+        first, samples = next(iter(reader)), reader.samples or 0
+    else:
+        stream = _pooled(reader)
+        if not stream:
+            raise InputError("the data gave no batch: nothing to calibrate on")
+        first, samples = stream[0], sum(batch.size for batch in stream)
+    trial = try_out(model, layers, first, conditions)
+    method, notes = choice.method, []
+    memory = None
+    if method == "exact":
+        memory = _estimate(trial, first, samples, conditions, choice.max_memory)
+        fitting = _fitting(memory, trial, first)
+        if memory.needed <= memory.limit:
+            say(f"exact: {_needs(memory, samples)}")
+        elif choice.all_samples or fitting < min(first.size, samples):
+            method = "sequential"
+            notes.append(f"{_needs(memory, samples)}: too much, so layer by layer instead")
+            memory = None
+        else:
+            subset = f"a random subset of {fitting:,}"
+            if stream is not None:
+                stream = _first(stream, fitting)
+                fitting = sum(batch.size for batch in stream)
+                subset = f"the first {fitting:,} of the loader"
+            notes.append(f"{_needs(memory, samples)}: too much, so {subset}")
+            memory = replace(memory, needed=memory.needed * fitting // samples)
+            samples = fitting
+            if isinstance(reader, MapReader):
+                reader = replace(reader, samples=fitting, skipped=[], notes=[])
+        for note in notes:
+            say(note)
+    return Plan(
+        method, trial, _hold(reader, stream, first, samples, method), reader, memory, tuple(notes)
+    )
+
+
+def _needs(memory: MemoryEstimate, samples: int) -> str:
+    return (
+        f"the activations of {samples:,} samples take about {in_words(memory.needed)} at once, of "
+        f"{in_words(memory.limit)} on {memory.device} that may be used"
+    )
+
+
+def _estimate(
+    trial: Trial, first: Batch, samples: int, conditions: Conditions, limit: int | None
+) -> MemoryEstimate:
+    device = conditions.device
+    per_sample = int(SLACK * trial.live_bytes)
+    if device.type == "cpu":
+        per_sample += _bytes_of(first)
+    extra = int(SLACK * max(0, trial.peak_bytes - trial.live_bytes)) * first.size
+    limit = limit if limit is not None else int(SHARE * free_memory(device))
+    return MemoryEstimate(per_sample, per_sample * samples + extra, limit, str(device))
+
+
+def _fitting(memory: MemoryEstimate, trial: Trial, first: Batch) -> int:
+    extra = int(SLACK * max(0, trial.peak_bytes - trial.live_bytes)) * first.size
+    return max(0, (memory.limit - extra) // max(1, memory.per_sample))
+
+
+def _bytes_of(batch: Batch) -> int:
+    """Of one sample's data, on average."""
+    sizes: list[int] = []
+
+    def add(tensor: Tensor) -> Tensor:
+        sizes.append(tensor.numel() * tensor.element_size())
+        return tensor
+
+    map_tensors(add, batch.data)
+    return sum(sizes) // max(1, batch.size)
+
+
+def _hold(
+    reader: Reader, stream: list[Batch] | None, first: Batch, samples: int, method: Method
+) -> Batches:
+    """The data in memory, or read again for every pass where there are too many."""
+    if stream is not None:
+        groups = 1 + max(int(batch.groups.max()) for batch in stream)
+        return Batches(stream, groups, samples)
+    large = _bytes_of(first) * samples > HELD * free_memory(torch.device("cpu"))
+    if method != "exact" and large:
+        return Batches(reader, reader.groups, samples)
+    batches = list(reader)
+    return Batches(batches, reader.groups, sum(batch.size for batch in batches))
+
+
+def _pooled(reader: Reader) -> list[Batch]:
+    """A stream, read to its end, its fine groups pooled into as many as its size allows."""
+    batches = list(reader)
+    samples = sum(batch.size for batch in batches)
+    if not samples:
+        return []
+    final = reader.final_groups(samples)
+    return [Batch(batch.index, batch.data, final[batch.groups]) for batch in batches]
+
+
+def _first(batches: list[Batch], samples: int) -> list[Batch]:
+    """As many whole batches as hold at most so many samples, at least one; groups from 0 on."""
+    kept: list[Batch] = []
+    count = 0
+    for batch in batches:
+        if kept and count + batch.size > samples:
+            break
+        kept.append(batch)
+        count += batch.size
+    used = sorted({group for batch in kept for group in batch.groups.tolist()})
+    rank = {group: i for i, group in enumerate(used)}
+    return [
+        Batch(b.index, b.data, torch.tensor([rank[g] for g in b.groups.tolist()], device="cpu"))
+        for b in kept
+    ]
+
+
+def own_statistics(layers: Iterable[BNLayer]) -> dict[BNLayer, Statistics]:
+    """A copy of what the layers normalise by now, in float64 on the CPU."""
+
+    def copy(tensor: Tensor) -> Tensor:
+        return tensor.detach().to("cpu", torch.float64, copy=True)
+
+    return {
+        layer: (copy(layer.estimated[0]), copy(layer.estimated[1]))
+        for layer in layers
+        if layer.role == "estimated"
+    }
+
+
+def calibrate(
+    model: nn.Module,
+    layers: list[BNLayer],
+    plan: Plan,
+    conditions: Conditions,
+    rule: Rule,
+    choice: Choice,
+    progress: Callable[[int], None],
+) -> Result:
+    """Run the plan's method. Inside `conditions.entered`."""
+    work = Calibration(model, layers, plan.batches, plan.batches.groups, conditions, rule, progress)
+    if plan.method == "exact":
+        return exact(work, plan.trial)
+    if plan.method == "sequential":
+        return sequential(work, plan.trial)
+    if plan.method == "precise":
+        return precise(work)
+    return ema(work, choice.momentum)

@@ -1,0 +1,169 @@
+"""`recalibrate` for files: a checkpoint and data named by settings in, a verified copy out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from bnaudit.checkpoints.patch import patch_checkpoint
+from bnaudit.checkpoints.target import check_target
+from bnaudit.config import Settings
+from bnaudit.engine.memory import parse_size
+from bnaudit.errors import InputError
+from bnaudit.results import Recalibrated
+from bnaudit.results.audit import finite
+from bnaudit.targets.data import open_data
+from bnaudit.targets.transforms import build_transform
+from bnaudit.verbs.calibration import Choice
+from bnaudit.verbs.prepare import Prepared, Weights, prepare, reader_for
+from bnaudit.verbs.recalibrate import (
+    DEFAULT_SAMPLES,
+    Bar,
+    Limits,
+    Recalibration,
+    Source,
+    recalibrate_with,
+)
+
+DEFAULT_SPLIT = 0.5
+"""The share of the data that verifies where nobody names verification data."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A recalibration and the file that came of it; `path` None: nothing was written.
+
+    `in_place`: only the statistics' bytes differ from the checkpoint's; `notes` say what else does.
+    """
+
+    result: Recalibrated
+    path: Path | None = None
+    sidecar: Path | None = None
+    in_place: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def recalibrate_file(
+    settings: Settings,
+    target: Path,
+    *,
+    dry_run: bool,
+    force: bool,
+    overwrite: bool,
+    progress: Bar,
+    say: Callable[[str], None],
+) -> Outcome:
+    """Recalibrate the checkpoint that `settings` name, and write a copy to `target` if it is
+    accepted. With `dry_run` nothing is written.
+
+    Raises `InputError` for what cannot be read, used or written; before the work where it can.
+    """
+    checkpoint = settings.checkpoint
+    if checkpoint is None:
+        raise InputError("no checkpoint: name the file whose statistics are to be recalibrated")
+    if not dry_run:
+        check_target(checkpoint, target, overwrite=overwrite)
+    max_memory = (
+        parse_size(settings.max_memory, "--max-memory") if settings.max_memory is not None else None
+    )
+    parts = prepare(settings, DEFAULT_SAMPLES)
+    calibration, verification = _sources(parts, settings, say)
+    choice = Choice(
+        settings.method,
+        settings.momentum,
+        settings.prior,
+        settings.above,
+        max_memory,
+        all_samples=settings.samples == "all",
+    )
+    limits = Limits(tuple(settings.layers), settings.include_frozen, settings.max_loss / 100, force)
+    made = recalibrate_with(
+        parts.model,
+        calibration,
+        verification,
+        parts.conditions,
+        choice,
+        limits,
+        model_info=parts.model_info,
+        task=settings.task,
+        progress=progress,
+        say=say,
+    )
+    if dry_run or not made.decision.use:
+        return Outcome(made.report)
+    assert parts.weights is not None
+    return _written(made, settings, parts, parts.weights, target, overwrite=overwrite)
+
+
+def _sources(
+    parts: Prepared, settings: Settings, say: Callable[[str], None]
+) -> tuple[Source, Source]:
+    """The calibration and the verification data; without any of their own, a part of the same."""
+    samples = None if settings.verify_samples == "all" else settings.verify_samples
+    mine = Source(parts.reader, parts.data_source, parts.transform)
+    if settings.verify is None:
+        share = settings.verify_split or DEFAULT_SPLIT
+        if settings.verify_split is None:
+            say(f"no --verify: {share:.0%} of the data are kept for the verification")
+        return mine.split(share, samples)
+    transform = build_transform(settings.transform)
+    target = open_data(settings.verify, settings.verify_arg, transform)
+    reader = reader_for(target, settings, parts.conditions.device, samples)
+    return mine, Source(reader, target.description, parts.transform)
+
+
+def _written(
+    made: Recalibration,
+    settings: Settings,
+    parts: Prepared,
+    weights: Weights,
+    target: Path,
+    *,
+    overwrite: bool,
+) -> Outcome:
+    assert settings.checkpoint is not None
+    values, absent = _by_name_in_file(made, weights)
+    report = made.report
+    if absent:
+        note = f"not from the checkpoint, so not in the copy either: {', '.join(absent[:6])}"
+        report = replace(report, notes=(*report.notes, note))
+    patched = patch_checkpoint(
+        settings.checkpoint,
+        target,
+        values,
+        key=weights.key,
+        provenance=_provenance(report),
+        trust_pickle=settings.trust_pickle,
+        overwrite=overwrite,
+        source_sha256=parts.model_info.checkpoint_sha256,
+    )
+    return Outcome(report, patched.target, patched.sidecar, patched.in_place, patched.notes)
+
+
+def _by_name_in_file(made: Recalibration, weights: Weights) -> tuple[dict[str, Tensor], list[str]]:
+    """The new buffers by their names in the file, under every name of a layer; and the layers that
+    the file has no place for."""
+    values: dict[str, Tensor] = {}
+    absent = []
+    aliases = {layer.name: layer.aliases for layer in made.report.layers}
+    for name, (mean, var) in made.statistics.items():
+        found = False
+        for one in (name, *aliases[name]):
+            for buffer, value in (("running_mean", mean), ("running_var", var)):
+                stored = weights.names.get(f"{one}.{buffer}")
+                if stored is not None:
+                    values[stored] = value
+                    found = True
+        if not found:
+            absent.append(name)
+    return values, absent
+
+
+def _provenance(report: Recalibrated) -> dict[str, Any]:
+    """How the statistics were made and what the verification said; layers without intervals."""
+    document: dict[str, Any] = finite(asdict(report))
+    return document

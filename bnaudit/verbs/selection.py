@@ -1,0 +1,67 @@
+"""Which layers a recalibration may change, and why the others keep their statistics."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+
+from bnaudit.config import nearest
+from bnaudit.engine.layers import BNLayer
+from bnaudit.errors import InputError
+
+
+def select_layers(
+    layers: list[BNLayer], called: dict[str, int], patterns: Sequence[str], *, frozen: bool
+) -> tuple[list[BNLayer], dict[BNLayer, str]]:
+    """(the layers that may change, the reason of each other one).
+
+    `called`: the layers that a first forward reached; `patterns`: globs or /regexes/ of which one
+    has to match, all layers where there is none; `frozen`: whether frozen layers are included.
+    Raises `InputError` for a pattern that matches no layer, with the nearest name.
+    """
+    matching = [_matcher(pattern) for pattern in patterns]
+    for pattern, matches in zip(patterns, matching, strict=True):
+        if not any(matches(name) for layer in layers for name in (layer.name, *layer.aliases)):
+            known = [layer.name for layer in layers]
+            raise InputError(f"--layers {pattern}: matches no layer{nearest(pattern, known[:40])}")
+    chosen, kept = [], {}
+    for layer in layers:
+        names = (layer.name, *layer.aliases)
+        selected = not matching or any(matches(name) for name in names for matches in matching)
+        reason = _reason(layer, called, selected=selected, frozen=frozen)
+        if reason is None:
+            chosen.append(layer)
+        else:
+            kept[layer] = reason
+    return chosen, kept
+
+
+def _matcher(pattern: str) -> Callable[[str], bool]:
+    if len(pattern) > 2 and pattern.startswith("/") and pattern.endswith("/"):
+        try:
+            compiled = re.compile(pattern[1:-1])
+        except re.error as error:
+            raise InputError(f"--layers {pattern}: not a regular expression: {error}") from error
+        return lambda name: compiled.search(name) is not None
+    return lambda name: fnmatchcase(name, pattern)
+
+
+def _reason(layer: BNLayer, called: dict[str, int], *, selected: bool, frozen: bool) -> str | None:
+    """Why a layer keeps its statistics, None where it may change."""
+    if layer.role == "batch-dependent":
+        return (
+            "no running statistics: it normalises by the batch at inference too, so there is "
+            "nothing to recalibrate, and what it passes on depends on the batches"
+        )
+    if layer.role == "not-audited":
+        return layer.note or "not audited"
+    if not selected:
+        return "not among --layers"
+    if layer.frozen and not frozen:
+        return "frozen: the weights were trained with these constants (--include-frozen)"
+    if layer.name not in called:
+        return "never called: nothing is known of its input"
+    if not layer.verified:
+        return layer.note or "its output does not show that it normalises by its statistics"
+    return None

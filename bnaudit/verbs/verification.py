@@ -1,0 +1,173 @@
+"""The verification: the network before and after, on data that took no part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor, nn
+
+from bnaudit.engine.batches import Batch, content_hashes, select_samples
+from bnaudit.engine.books import LayerRecord
+from bnaudit.engine.conditions import Conditions
+from bnaudit.engine.layers import BNLayer
+from bnaudit.engine.outputs import Task
+from bnaudit.engine.paired import Outputs, paired_pass
+from bnaudit.engine.population import Statistics
+from bnaudit.errors import InputError
+from bnaudit.findings.shift_change import largest_shift_change, layer_shift_change
+from bnaudit.results import Audit, Change, LayerAudit, ModelInfo, Share, Verification
+from bnaudit.stats.paired import accuracy_change, mcnemar, mean_change, share
+from bnaudit.verbs.figures import audit_layer, describe_layer
+from bnaudit.verbs.samples import Reader, data_info
+
+MOST_OVERLAP = 0.5
+"""Beyond this share of known samples the verification data are the calibration data."""
+
+
+@dataclass
+class Unseen:
+    """The batches of a reader without the samples whose content is among `known`."""
+
+    reader: Reader
+    known: set[bytes]
+    overlap: int = field(default=0, init=False)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Batches of which nothing is left are passed over."""
+        for batch in self.reader:
+            hashes = content_hashes(batch) if self.known else []
+            keep = [i for i, one in enumerate(hashes) if one not in self.known]
+            if len(keep) == len(hashes):
+                yield batch
+                continue
+            self.overlap += batch.size - len(keep)
+            if keep:
+                data = select_samples(batch.data, keep, batch.size)
+                yield Batch(batch.index, data, batch.groups[keep])
+
+
+@dataclass(frozen=True)
+class Verified:
+    """The verification, with the layers' figures before and after by name."""
+
+    verification: Verification
+    before: dict[str, LayerAudit]
+    after: dict[str, LayerAudit]
+
+    @property
+    def sides(self) -> tuple[dict[str, LayerAudit], dict[str, LayerAudit]]:
+        """(before, after)."""
+        return self.before, self.after
+
+
+def verify_with(
+    model: nn.Module,
+    layers: list[BNLayer],
+    reader: Reader,
+    source: str,
+    transform: str | None,
+    conditions: Conditions,
+    statistics: dict[BNLayer, Statistics],
+    known: set[bytes],
+    *,
+    max_loss: float,
+    task: Task,
+    seed: int,
+    progress: Callable[[int], None],
+) -> Verified:
+    """Compare the estimates with `statistics` on every sample that is not `known`.
+
+    Raises `InputError` where most samples are known. Inside `conditions.entered(model)`.
+    """
+    unseen = Unseen(reader, known)
+    seen = paired_pass(
+        model,
+        layers,
+        unseen,
+        reader.groups,
+        conditions,
+        statistics,
+        task=task,
+        progress=progress,
+    )
+    read = seen.samples + unseen.overlap
+    if read == 0:
+        raise InputError("the verification data gave no batch")
+    if unseen.overlap > MOST_OVERLAP * read:
+        raise InputError(
+            f"{unseen.overlap:,} of {read:,} verification samples are calibration samples too: "
+            "they prove nothing. Give other data with --verify, or --verify-split to split --data"
+        )
+    before, after = (
+        layer_figures(layers, records, reader.final_groups(seen.samples))
+        for records in (seen.before, seen.after)
+    )
+    outputs, network = seen.outputs, seen.comparison.result(())
+    audits = _audit(before), _audit(after)
+    labelled = outputs.correct is not None
+    correct = _accuracy(outputs)
+    verification = Verification(
+        data=data_info(reader, source, seen.samples, transform, labelled=labelled),
+        overlap=unseen.overlap,
+        max_loss=max_loss,
+        layer_shift=layer_shift_change(*audits),
+        largest_shift=largest_shift_change(*audits),
+        labelled=correct.n if correct else 0,
+        accuracy=correct.change if correct else None,
+        only_before_correct=correct.only_before if correct else None,
+        only_after_correct=correct.only_after if correct else None,
+        p_value=mcnemar(correct.only_before, correct.only_after) if correct else None,
+        loss=_mean(outputs.loss, seed),
+        entropy=_mean(outputs.entropy, seed),
+        agreement=_share(outputs.agree),
+        kl=network.kl,
+        relative_rms=network.relative_rms,
+    )
+    return Verified(verification, before, after)
+
+
+def layer_figures(
+    layers: list[BNLayer], records: dict[str, LayerRecord], final_groups: Tensor
+) -> dict[str, LayerAudit]:
+    """The figures of all audited layers by name; `final_groups` as in `audit_layer`."""
+    figures = {}
+    for layer in layers:
+        record = records.get(layer.name)
+        described = describe_layer(layer, record)
+        if described.status == "audited" and record is not None:
+            figures[layer.name] = audit_layer(layer, record, final_groups)[0]
+    return figures
+
+
+def _audit(layers: dict[str, LayerAudit]) -> Audit:
+    """Just enough of an Audit to compare shifts."""
+    nothing = ModelInfo("", 0, {})
+    return Audit({}, "", "", nothing, None, None, tuple(layers.values()), None)
+
+
+@dataclass(frozen=True)
+class _Accuracy:
+    n: int
+    only_before: int
+    only_after: int
+    change: Change
+
+
+def _accuracy(outputs: Outputs) -> _Accuracy | None:
+    if outputs.correct is None or not len(outputs.correct[0]):
+        return None
+    old, new = (side > 0.5 for side in outputs.correct)
+    only_before, only_after = int((old & ~new).sum()), int((new & ~old).sum())
+    change = accuracy_change(only_before, only_after, int((old & new).sum()), len(old))
+    return _Accuracy(len(old), only_before, only_after, Change(*change))
+
+
+def _mean(figures: tuple[np.ndarray, np.ndarray] | None, seed: int) -> Change | None:
+    found = mean_change(*figures, seed) if figures is not None else None
+    return Change(*found) if found is not None else None
+
+
+def _share(agree: np.ndarray | None) -> Share | None:
+    return Share(*share(int(agree.sum()), len(agree))) if agree is not None and len(agree) else None
