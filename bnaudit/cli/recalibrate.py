@@ -134,7 +134,7 @@ def recalibrate(
         float | None,
         option(
             metavar="F",
-            help="Instead of --verify: keep this share of --data for verification.",
+            help="Without --verify: the share of --data that is kept for it. (default: 0.5)",
             panel=VERIFY,
         ),
     ] = None,

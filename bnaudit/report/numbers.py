@@ -7,6 +7,9 @@ from collections.abc import Callable
 
 from bnaudit.results import Estimate
 
+ROUNDING = 1e-12
+"""What float64 leaves of a shift that is none."""
+
 
 def short(value: float | None) -> str:
     """`.283`, `1.23`, `84.2`, `371`, `2.1e5`, `4e-4`; a dash where there is none."""
@@ -15,6 +18,8 @@ def short(value: float | None) -> str:
     if math.isinf(value):
         return f"{value:g}"
     size = abs(value)
+    if size < ROUNDING:
+        value = size = 0.0
     if size >= 9999.5 or 0 < size < 0.0005:
         mantissa, exponent = f"{value:.{1 if size >= 1 else 0}e}".split("e")
         return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
@@ -49,7 +54,7 @@ def percent(value: float | None) -> str:
 def signed(value: float | None) -> str:
     """`+.242`, `-3.1`, `.000`: a difference, in the form of `short`."""
     text = short(value)
-    return f"+{text}" if value is not None and value > 0 and not math.isnan(value) else text
+    return f"+{text}" if value is not None and value >= ROUNDING else text
 
 
 def signed_loss(value: float | None) -> str:

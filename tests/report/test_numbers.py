@@ -53,7 +53,13 @@ def test_a_large_figure_keeps_a_second_digit() -> None:
     assert short(2.1e5) == "2.1e5"
 
 
+def test_what_rounding_leaves_is_nothing() -> None:
+    assert short(3e-17) == short(-3e-17) == short(-0.0) == ".000"
+    assert signed(-3e-17) == signed(3e-17) == ".000"
+
+
 def test_a_small_figure_is_not_nothing() -> None:
+    assert short(2e-8) == "2e-8"
     assert short(0.0004) not in (short(0), "")
 
 
