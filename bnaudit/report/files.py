@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from bnaudit.atomic import replacing
 from bnaudit.errors import InputError
 from bnaudit.results import Audit, ChannelTable
 
@@ -110,28 +109,6 @@ def _put(path: Path, text: str) -> None:
 
 
 def _write(path: Path, make: Callable[[Path], object]) -> Path:
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         make(temporary)
     return path
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, renamed to it on success and removed otherwise."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
