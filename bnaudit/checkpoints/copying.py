@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bnaudit.checkpoints.formats import Format
-from bnaudit.checkpoints.offsets_zip import checksum_runs, member_of, put
+from bnaudit.checkpoints.offsets_zip import checksum_runs, content_of, member_of, put
 from bnaudit.checkpoints.places import Located, Run, plan
 from bnaudit.checkpoints.stored import StoredTensor
 
@@ -63,7 +63,7 @@ def _repack(file: BinaryIO, runs: Mapping[str, Sequence[Run]], copy: Path) -> No
     with zipfile.ZipFile(file) as old, zipfile.ZipFile(copy, "w") as new:
         changed = {member_of(old, record): edits for record, edits in runs.items()}
         for info in old.infolist():
-            content = bytearray(old.read(info))
+            content = bytearray(content_of(old, info.filename))
             put(content, 0, changed.get(info.filename, ()))
             new.writestr(info, bytes(content))
 

@@ -26,7 +26,7 @@ def locate(file: BinaryIO, format_: Format, key: str) -> Located:
     """
     try:
         return _LOCATE[format_](file, key)
-    except (CannotPatch, OSError, MemoryError):
+    except (CannotPatch, OSError):
         raise
     except Exception as error:  # a pickle that torch can read may still be too odd for this
         raise CannotPatch(

@@ -37,16 +37,25 @@ def locate_in_zip(file: BinaryIO, key: str) -> Located:
             info = members.get(f"{folder}/data/{record}")
             if info is not None:
                 stored = info.compress_type == zipfile.ZIP_STORED
-                starts[record] = _data_start(file, info) if stored else None
+                starts[record] = start = _data_start(file, info) if stored else None
+                if start is not None and start + info.file_size > archive.start_dir:
+                    raise CannotPatch(f"the archive's member {info.filename} is cut off")
                 sizes[record] = info.file_size
     return locate_tensors(pickled, key, starts, sizes, big_endian=order == b"big")
 
 
 def read_record(file: BinaryIO, record: str, start: int, end: int) -> bytes:
     """Bytes of a record that may be compressed."""
-    with zipfile.ZipFile(file) as archive, archive.open(member_of(archive, record)) as member:
-        member.seek(start)
-        return member.read(end - start)
+    with zipfile.ZipFile(file) as archive:
+        return content_of(archive, member_of(archive, record))[start:end]
+
+
+def content_of(archive: zipfile.ZipFile, member: str) -> bytes:
+    """A member's content, unpacked. Raises `CannotPatch` where it is damaged."""
+    try:
+        return archive.read(member)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise CannotPatch(f"the archive's member {member} cannot be unpacked ({error})") from None
 
 
 def member_of(archive: zipfile.ZipFile, record: str) -> str:

@@ -48,13 +48,14 @@ class Place:
         return self.start + (last + 1) * self.dtype.itemsize
 
     @property
+    def repeats(self) -> bool:
+        """Whether it surely shows some of its bytes several times."""
+        return self.numel * self.dtype.itemsize > self.end - self.start
+
+    @property
     def dense(self) -> bool:
-        """Whether it uses every byte from `start` to `end`, each once."""
-        if self.end - self.start != self.numel * self.dtype.itemsize:
-            return False
-        return self.numel < 2 or 0 not in {
-            step for n, step in zip(self.shape, self.stride, strict=True) if n > 1
-        }
+        """Whether it uses every byte from `start` to `end`, so far as that is told by counting."""
+        return self.numel * self.dtype.itemsize == self.end - self.start
 
     def positions(self) -> Positions:
         """The byte of the record at which each byte of the tensor lies, in the order of rows."""
@@ -88,8 +89,12 @@ class Located:
         place = self.tensors.get(name)
         if place is None:
             raise CannotPatch(f"{name} {self.odd.get(name, 'is not in the file')}")
-        if place.record not in self.starts or place.end > self.sizes[place.record]:
+        if place.record not in self.starts or not 0 <= place.start <= self.sizes[place.record]:
             raise CannotPatch(f"{name} has no data in the file")
+        if place.end > self.sizes[place.record]:
+            raise CannotPatch(f"{name} has less data in the file than its shape says")
+        if place.repeats:
+            raise CannotPatch(f"{name} is a few numbers shown several times (expanded)")
         return place
 
 
@@ -169,7 +174,9 @@ def _changes(located: Located, values: Mapping[str, bytes]) -> tuple[Positions, 
 def _touches(place: Place, at: Positions) -> bool:
     """Whether a tensor uses one of the bytes `at`, which ascend."""
     inside = at[np.searchsorted(at, place.start) : np.searchsorted(at, place.end)]
-    return bool(inside.size) and (place.dense or bool(np.isin(inside, place.positions()).any()))
+    if not inside.size:
+        return False
+    return place.dense or place.repeats or bool(np.isin(inside, place.positions()).any())
 
 
 def _runs(at: Positions, data: Bytes) -> list[Run]:

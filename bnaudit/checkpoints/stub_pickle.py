@@ -174,7 +174,8 @@ class _Rebuild:
         raise pickle.UnpicklingError("a function that is given a state")
 
 
-class _StubUnpickler(pickle.Unpickler):
+# The one written in C allots memory for any memo index that a file names; this one does not.
+class _StubUnpickler(pickle._Unpickler):
     def __init__(self, file: BinaryIO) -> None:
         # Names that Python 2 wrote may be in any encoding; they only have to survive.
         super().__init__(file, encoding="utf-8", errors="surrogateescape")

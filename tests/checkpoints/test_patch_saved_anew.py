@@ -110,10 +110,12 @@ def test_one_state_dict_under_two_keys_is_one(tmp_path: Path) -> None:
     assert torch.equal(torch.load(report.target)["best"]["bn.running_mean"], NEW)
 
 
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
 def test_a_storage_that_something_else_uses_is_not_patched(tmp_path: Path) -> None:
     mean = torch.randn(4)
     path = save(
-        {"m": {"running_mean": mean, "w": torch.ones(2)}, "s": mean.storage()}, tmp_path / "a"
+        {"m": {"running_mean": mean, "w": torch.ones(2)}, "s": mean.storage()},
+        tmp_path / "a",
     )
     report = patch(path, {"running_mean": NEW}, "m")
     assert not report.in_place
@@ -235,3 +237,11 @@ def test_a_key_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no state dict at 'ema'"):
         patch(path, {"running_mean": NEW}, "ema")
     assert [p.name for p in tmp_path.iterdir()] == ["a.pt"]
+
+
+def test_an_expanded_tensor_becomes_a_whole_one(tmp_path: Path) -> None:
+    path = save({"running_mean": torch.randn(1).expand(4), "w": torch.ones(2)}, tmp_path / "a.pt")
+    report = patch(path, {"running_mean": NEW})
+    assert not report.in_place
+    assert "expanded" in report.notes[0]
+    assert torch.equal(torch.load(report.target)["running_mean"], NEW)
