@@ -16,7 +16,7 @@ from bnaudit.checkpoints.copying import sha256_of
 from bnaudit.checkpoints.messages import first_line, input_error
 from bnaudit.checkpoints.publish import publish
 from bnaudit.checkpoints.sidecar import FileInfo, Sidecar, read_sidecar, sidecar_of
-from bnaudit.checkpoints.target import check_target
+from bnaudit.checkpoints.target import check_names, check_target
 from bnaudit.checkpoints.writing import write_copy
 from bnaudit.errors import InputError
 
@@ -84,7 +84,7 @@ def patch_checkpoint(
             provenance=provenance,
         )
         json = document.to_json(previous=_sidecar_there(target))
-        check_target(source, target, overwrite=overwrite)  # it may have appeared meanwhile
+        check_names(source, target, overwrite=overwrite)  # it may have appeared meanwhile
         publish(copy, target, sidecar, json)
     return PatchReport(target, sidecar, written.in_place, written.notes, written.sha256)
 

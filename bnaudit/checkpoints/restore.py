@@ -11,7 +11,7 @@ from bnaudit.checkpoints.messages import input_error
 from bnaudit.checkpoints.patch import writing
 from bnaudit.checkpoints.publish import flush_name, take_name
 from bnaudit.checkpoints.sidecar import Sidecar, read_sidecar
-from bnaudit.checkpoints.target import check_target
+from bnaudit.checkpoints.target import check_names, check_target
 from bnaudit.checkpoints.writing import write_copy
 
 _RECALIBRATED, _RESTORED = ".recalibrated", ".restored"
@@ -61,7 +61,7 @@ def restore_checkpoint(
         if written.source_sha256 != sidecar.target.sha256:
             raise input_error(path, "was changed while it was being read; start again")
         flush_file(copy)
-        check_target(path, target, overwrite=overwrite, with_sidecar=False)
+        check_names(path, target, overwrite=overwrite, with_sidecar=False)
         take_name(copy, target)
         flush_name(target)
     identical = written.sha256 == sidecar.source.sha256

@@ -20,21 +20,8 @@ def check_target(source: Path, target: Path, *, overwrite: bool, with_sidecar: b
     `overwrite`: whether files of these names may be replaced; `source` never is, under whatever
     name. Nothing is written.
     """
+    check_names(source, target, overwrite=overwrite, with_sidecar=with_sidecar)
     folder = target.parent
-    names = [target, sidecar_of(target)] if with_sidecar else [target]
-    if target.is_dir():
-        raise input_error(target, f"a folder; {_ELSEWHERE}, with a file name")
-    if not folder.is_dir():
-        what = "is a file" if folder.exists() else "does not exist; make it first"
-        raise input_error(target, f"its folder {folder} {what}, or {_ELSEWHERE}")
-    for name in names:
-        _check_is_other(source, name)
-        if not os.path.lexists(name):
-            continue
-        if not stat.S_ISREG(name.lstat().st_mode) and not name.is_symlink():
-            raise input_error(name, f"not a regular file; {_ELSEWHERE}")
-        if not overwrite:
-            raise input_error(name, f"exists already; allow --overwrite, or {_ELSEWHERE}")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise input_error(target, f"its folder {folder} is not writable; {_ELSEWHERE}")
     try:
@@ -52,6 +39,25 @@ def check_target(source: Path, target: Path, *, overwrite: bool, with_sidecar: b
         raise input_error(
             target, f"needs {size:,} bytes, and {free:,} are free there; {_ELSEWHERE}"
         )
+
+
+def check_names(source: Path, target: Path, *, overwrite: bool, with_sidecar: bool = True) -> None:
+    """The part of `check_target` about what stands under the names, which may change meanwhile."""
+    folder = target.parent
+    names = [target, sidecar_of(target)] if with_sidecar else [target]
+    if target.is_dir():
+        raise input_error(target, f"a folder; {_ELSEWHERE}, with a file name")
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist; make it first"
+        raise input_error(target, f"its folder {folder} {what}, or {_ELSEWHERE}")
+    for name in names:
+        _check_is_other(source, name)
+        if not os.path.lexists(name):
+            continue
+        if not stat.S_ISREG(name.lstat().st_mode) and not name.is_symlink():
+            raise input_error(name, f"not a regular file; {_ELSEWHERE}")
+        if not overwrite:
+            raise input_error(name, f"exists already; allow --overwrite, or {_ELSEWHERE}")
 
 
 def _check_is_other(source: Path, name: Path) -> None:

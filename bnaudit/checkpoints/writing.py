@@ -21,7 +21,7 @@ from bnaudit.checkpoints.resave import resave, stored_in
 from bnaudit.checkpoints.stored import StoredTensor
 from bnaudit.errors import InputError
 
-_ELEMENTS = {"zip": "a zip archive", "legacy": "the format before torch 1.6"}
+_FORMATS = {"zip": "a zip archive", "legacy": "the format before torch 1.6"}
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def _changes(source: Path, format_: Format, key: str) -> list[str]:
     if format_ == "safetensors":
         return ["names, values and metadata are as they were; the order in the file may differ"]
     notes = [
-        f"it is {_ELEMENTS[format_]}, as it was, of torch {torch.__version__}; tensors have their "
+        f"it is {_FORMATS[format_]}, as it was, of torch {torch.__version__}; tensors have their "
         "names and values, other objects are saved as they were loaded (plain data stay, special "
         "kinds of dicts, paths and NumPy arrays become plain ones)"
     ]

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from bnaudit.checkpoints.patch import patch_checkpoint
 from bnaudit.checkpoints.target import check_target
+from bnaudit.checkpoints.writing import write_copy
 from bnaudit.errors import InputError
 
 
@@ -114,6 +115,22 @@ def test_patch_checks_the_target(source: Path) -> None:
             source, source, {"running_mean": torch.zeros(3)}, key="", provenance={}, overwrite=True
         )
     assert source.read_bytes() == before
+
+
+def test_a_target_that_appears_meanwhile_is_not_replaced(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = source.with_name("b.pt")
+
+    def slow(*args: object, **options: object) -> object:
+        target.write_text("somebody else's")
+        return write_copy(*args, **options)
+
+    monkeypatch.setattr("bnaudit.checkpoints.patch.write_copy", slow)
+    with pytest.raises(InputError, match="--overwrite"):
+        patch_checkpoint(source, target, {"running_mean": torch.zeros(3)}, key="", provenance={})
+    assert target.read_text() == "somebody else's"
+    assert {path.name for path in source.parent.iterdir()} == {"a.pt", "b.pt"}
 
 
 def test_a_file_that_changed_since_it_was_loaded_is_refused(source: Path) -> None:
