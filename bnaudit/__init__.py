@@ -1,7 +1,7 @@
 """bnaudit: diagnoses and repairs the statistics of BatchNorm layers.
 
-The Python API is the verbs: `bnaudit.measure(model, data)`, `bnaudit.recalibrate(model, data)`. They are imported when first used, so
-that `import bnaudit` and `bnaudit --help` load nothing heavy.
+The Python API is the verbs: `bnaudit.measure(model, data)`, `bnaudit.recalibrate(model, data)`.
+They are imported when first used, so that `import bnaudit` and `bnaudit --help` load nothing heavy.
 """
 
 from __future__ import annotations

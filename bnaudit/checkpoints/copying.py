@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,23 +17,33 @@ from bnaudit.checkpoints.stored import StoredTensor
 _CHUNK = 1 << 22
 
 
+@dataclass(frozen=True)
+class Copied:
+    """SHA-256 of what was read, and of what was written if the other bytes are as they were.
+
+    Both are of the bytes that went through memory: the files are read back by whoever doubts them.
+    """
+
+    source_sha256: str
+    sha256: str | None
+
+
 def patched_copy(
     file: BinaryIO,
     format_: Format,
     located: Located,
     values: Mapping[str, StoredTensor],
     copy: Path,
-) -> str | None:
+) -> Copied:
     """Write the content of `file` to `copy` with `values`, each in the type of its place.
 
-    Returns the SHA-256 of what was written, where every other byte is as it was; None where the
-    archive's members are compressed and had to be packed anew, each with its old content. Raises
+    Where an archive's members are compressed it is packed anew, each with its old content. Raises
     `CannotPatch` where a tensor has no place of its own.
     """
     runs = plan(located, {name: value.data for name, value in values.items()})
     if any(located.starts[record] is None for record in runs):
         _repack(file, runs, copy)
-        return None
+        return Copied(sha256_of(file), None)
     absolute = [
         Run(start + run.start, run.data)
         for record, changed in runs.items()
@@ -44,19 +55,20 @@ def patched_copy(
     return _copy(file, absolute, copy)
 
 
-def _copy(file: BinaryIO, runs: Sequence[Run], copy: Path) -> str:
-    digest = hashlib.sha256()
+def _copy(file: BinaryIO, runs: Sequence[Run], copy: Path) -> Copied:
+    before, after = hashlib.sha256(), hashlib.sha256()
     file.seek(0)
     at = 0
     waiting = sorted(runs, key=lambda run: run.start)
     with copy.open("wb") as new:
         while chunk := bytearray(file.read(_CHUNK)):
+            before.update(chunk)
             put(chunk, at, waiting)
-            at += len(chunk)
+            after.update(chunk)
             new.write(chunk)
-            digest.update(chunk)
+            at += len(chunk)
             waiting = [run for run in waiting if run.start + len(run.data) > at]
-    return digest.hexdigest()
+    return Copied(before.hexdigest(), after.hexdigest())
 
 
 def _repack(file: BinaryIO, runs: Mapping[str, Sequence[Run]], copy: Path) -> None:

@@ -58,30 +58,30 @@ def write_copy(
     """
     with source.open("rb") as file:
         format_ = detect_format(source, file)
-        sha = sha256_of(file)
         try:
             if removed:
                 raise CannotPatch(f"{listed(removed)} is taken out")
             located = locate(file, format_, key)
             before = read_stored(file, located, values)
             new = _cast(values, before, source)
-            written_sha = patched_copy(file, format_, located, new, copy)
+            copied = patched_copy(file, format_, located, new, copy)
         except CannotPatch as reason:
             return _save_anew(
                 source, copy, values, key, removed, str(reason), trust_pickle=trust_pickle
             )
         size = os.fstat(file.fileno()).st_size
     notes: tuple[str, ...] = ()
-    if written_sha is None:
+    if copied.sha256 is None:
         notes = (
             "its archive is compressed, so it was packed anew: every entry in it is as it was, "
             "but for the statistics",
         )
     with copy.open("rb") as file:
         sha_read = sha256_of(file)
-        _check(copy, written_sha in (None, sha_read))
+        _check(copy, copied.sha256 in (None, sha_read))
         _check(copy, read_stored(file, _located_again(file, format_, key, copy), new) == new)
-    return Written(format_, written_sha is not None, notes, before, sha, size, sha_read)
+    in_place = copied.sha256 is not None
+    return Written(format_, in_place, notes, before, copied.source_sha256, size, sha_read)
 
 
 def _cast(

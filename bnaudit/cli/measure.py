@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -128,19 +129,19 @@ def _run(given: dict[str, Any], config: Path | None, *, as_json: bool, show_all:
         from bnaudit.verbs.prepare import prepare
 
         parts = prepare(settings, DEFAULT_SAMPLES)
-    with screen.progress(messages, "measuring", parts.reader.total) as advance:
-        audit = measure_with(
-            parts.model,
-            parts.reader,
-            parts.conditions,
-            model_info=parts.model_info,
-            data_source=parts.data_source,
-            transform=parts.transform,
-            train_batch_size=settings.train_batch_size,
-            task=settings.task,
-            compare=parts.compare,
-            progress=advance,
-        )
+    audit = measure_with(
+        parts.model,
+        parts.reader,
+        parts.conditions,
+        model_info=parts.model_info,
+        data_source=parts.data_source,
+        transform=parts.transform,
+        train_batch_size=settings.train_batch_size,
+        task=settings.task,
+        compare=parts.compare,
+        attribute=settings.attribute,
+        progress=partial(screen.progress, messages),
+    )
     written = write_results(audit, folder, plots=settings.plots) if folder is not None else []
     if as_json:
         typer.echo(audit.to_json(), nl=False)

@@ -44,13 +44,16 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def progress(console: Console, what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+def progress(
+    console: Console, what: str, total: int | None, unit: str = "samples"
+) -> Iterator[Callable[[int], None]]:
     """A bar with rate and time left on a terminal, now and then a plain line elsewhere."""
     if console.is_terminal:
         columns = (
             TextColumn(what),
             BarColumn(),
             MofNCompleteColumn(),
+            TextColumn(unit),
             _Rate(),
             TimeRemainingColumn(),
         )
@@ -58,12 +61,12 @@ def progress(console: Console, what: str, total: int | None) -> Iterator[Callabl
             task = bar.add_task(what, total=total)
             yield lambda samples: bar.update(task, advance=samples)
         return
-    yield _PlainProgress(console, what, total)
+    yield _PlainProgress(console, what, total, unit)
 
 
 class _PlainProgress:
-    def __init__(self, console: Console, what: str, total: int | None) -> None:
-        self._console, self._what, self._total = console, what, total
+    def __init__(self, console: Console, what: str, total: int | None, unit: str) -> None:
+        self._console, self._what, self._total, self._unit = console, what, total, unit
         self._start = self._last = time.monotonic()
         self._done = 0
 
@@ -78,7 +81,7 @@ class _PlainProgress:
         if self._total:
             of = f" of {self._total:,}"
             left = f", {(self._total - self._done) / rate:.0f} s left"
-        self._console.print(f"{self._what}: {self._done:,}{of} samples, {rate:.1f}/s{left}")
+        self._console.print(f"{self._what}: {self._done:,}{of} {self._unit}, {rate:.1f}/s{left}")
 
 
 def print_written(console: Console, written: Sequence[Path]) -> None:

@@ -73,6 +73,8 @@ def _more_inherited(layers: list[LayerAudit]) -> str | None:
         layer
         for layer in layers
         if layer.own_shift is not None
+        and layer.total_shift is not None
+        and layer.total_shift.low  # there is a shift at all
         and layer.own_shift.high is not None
         and layer.inherited_shift is not None
     ]

@@ -70,8 +70,8 @@ class LayerAudit:
     mini-batches; where variances are near eps the noise can come out as 0.
     `left_out_squared_shift` holds D² with each group left out, for paired comparison. `own_shift`
     is the shift with everything upstream corrected, `own_output_shift` the same weighted by γ²,
-    `inherited_shift` what upstream adds: attributed_shift ≤ own + inherited up to eps, all three on
-    the subset that `Attribution` names.
+    `inherited_shift` what upstream adds, `attributed_shift` the (debiased) total, all on the subset
+    that `Attribution` names: as computed, total ≤ own + inherited, up to eps.
     """
 
     name: str
@@ -117,8 +117,8 @@ class LayerAudit:
 class Attribution:
     """Where the shift comes from, on a subset of `samples` samples.
 
-    Every layer's `own_shift`, `inherited_shift` and `attributed_shift` (their plain total) belong
-    to this subset; intervals of own shifts are conditional on the statistics upstream. `spearman`
+    Every layer's `own_shift`, `inherited_shift` and `attributed_shift` (their total) belong to
+    this subset; intervals of own shifts are conditional on the statistics upstream. `spearman`
     is the rank correlation of the total shift with depth, `first_third` and `last_third` the root
     mean square of the total shift over the first and the last third of the layers.
 

@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from functools import reduce
 
+from scipy import stats as scipy_stats
+from torch import nn
+
+from bnaudit.engine.batches import Batch, slice_batch
 from bnaudit.engine.books import LayerRecord
+from bnaudit.engine.collect import Collector
+from bnaudit.engine.conditions import Conditions
+from bnaudit.engine.layers import BNLayer
+from bnaudit.engine.outputs import Task
 from bnaudit.engine.population import Population
-from bnaudit.results import Estimate
+from bnaudit.engine.state import intercepted
+from bnaudit.engine.trial import Trial, try_out
+from bnaudit.errors import ModelError, NonFiniteError
+from bnaudit.results import Attribution, Audit, Estimate, LayerAudit
+from bnaudit.stats.jackknife import deal, group_count
 from bnaudit.stats.moments import merge, pool
-from bnaudit.stats.shift import channel_mean, inherited_shift, squared_shift
+from bnaudit.stats.shift import inherited_shift, squared_shift
+from bnaudit.verbs.bars import Bar
+from bnaudit.verbs.calibration import first_samples, fitting_samples, memory_estimate
+from bnaudit.verbs.few_layers import Search, corrected_condition, groups_of
 from bnaudit.verbs.figures import shift_estimates
+from bnaudit.verbs.samples import MapReader, Reader
+
+DEFAULT_SAMPLES = 512
+"""How many samples tell own from inherited shift unless the user says otherwise."""
+
+
+ROUNDING = 1e-7
+"""An inherited shift below this is the rounding of the same sums in another order."""
 
 
 @dataclass(frozen=True)
 class OwnAndInherited:
-    """The parts of a layer's shift on one set of samples; `total` is the plain ESM on it."""
+    """A layer's total shift on one set of samples, and its parts."""
 
-    total: float
+    total: Estimate
     own: Estimate
     own_output: Estimate | None
     inherited: float
@@ -33,18 +58,169 @@ def own_and_inherited(record: LayerRecord, corrected: Population) -> OwnAndInher
     groups = corrected.groups.select(corrected.groups.count > 0)
     if eps is None or not len(groups.count) or not record.sites:
         return None
-    deployed = pool(reduce(merge, [site.groups for site in record.sites]))
+    seen = reduce(merge, [site.groups for site in record.sites])
+    seen = seen.select(seen.count > 0)
+    deployed, expected = pool(seen), pool(groups)
     mean, var = deployed.mean[0], deployed.var[0]
-    squared = squared_shift(mean, var, *record.estimated, eps).total
-    if bool(squared.isnan().all()):
+    if bool(squared_shift(mean, var, *record.estimated, eps).total.isnan().all()):
         return None
+    total, _, _ = shift_estimates(seen, record.estimated, eps, gamma)
     own, own_output, _ = shift_estimates(groups, record.estimated, eps, gamma)
-    expected = pool(groups)
-    return OwnAndInherited(
-        total=float(channel_mean(squared)) ** 0.5,
-        own=own,
-        own_output=own_output,
-        inherited=inherited_shift(
-            (mean, var), (expected.mean[0], expected.var[0]), record.estimated[1], eps
-        ),
+    inherited = inherited_shift(
+        (mean, var), (expected.mean[0], expected.var[0]), record.estimated[1], eps
+    )
+    return OwnAndInherited(total, own, own_output, inherited if inherited > ROUNDING else 0.0)
+
+
+@dataclass
+class Kept:
+    """The batches of a reader, of which the first `limit` samples are kept."""
+
+    reader: Reader
+    limit: int
+    batches: list[Batch] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[Batch]:
+        left = self.limit
+        for batch in self.reader:
+            if left > 0:
+                self.batches.append(_cut(batch, min(left, batch.size)))
+                left -= batch.size
+            yield batch
+
+    def regrouped(self) -> list[Batch]:
+        """What was kept, dealt to as many jackknife groups as its size allows."""
+        samples = sum(batch.size for batch in self.batches)
+        if not isinstance(self.reader, MapReader):
+            final = self.reader.final_groups(samples)
+            return [Batch(b.index, b.data, final[b.groups]) for b in self.batches]
+        groups, start, dealt = deal(samples, group_count(samples)), 0, []
+        for batch in self.batches:
+            dealt.append(Batch(batch.index, batch.data, groups[start : start + batch.size]))
+            start += batch.size
+        return dealt
+
+
+def _cut(batch: Batch, size: int) -> Batch:
+    if size == batch.size:
+        return batch
+    return Batch(batch.index, slice_batch(batch.data, 0, size, batch.size), batch.groups[:size])
+
+
+def attribute(
+    audit: Audit,
+    model: nn.Module,
+    layers: list[BNLayer],
+    kept: Kept,
+    conditions: Conditions,
+    task: Task,
+    bar: Bar,
+) -> Audit:
+    """The Audit with own and inherited shift of every layer, and the layers that matter.
+
+    Where the model cannot run in lockstep, or memory does not allow it, a note says so.
+    """
+    found = _accumulation([x.total_shift.value for x in audit.audited if x.total_shift])
+    try:
+        with conditions.entered(model):
+            return _Work(model, layers, kept.regrouped(), conditions, task).run(audit, found, bar)
+    except (ModelError, NonFiniteError) as error:
+        note = f"own and inherited shift are not known: {error}"
+        return replace(audit, attribution=replace(found, note=note))
+
+
+def _accumulation(shifts: list[float]) -> Attribution:
+    """Rank correlation of the total shift with depth; its root mean square over the thirds."""
+    if len(shifts) < 3:
+        return Attribution(0)
+    third = len(shifts) // 3
+    first, last = (
+        math.sqrt(sum(s * s for s in part) / third) for part in (shifts[:third], shifts[-third:])
+    )
+    spearman = None
+    if len(set(shifts)) > 1:
+        spearman = float(scipy_stats.spearmanr(range(len(shifts)), shifts).statistic)
+    return Attribution(0, spearman=spearman, first_third=first, last_third=last)
+
+
+@dataclass
+class _Work:
+    """The passes over the kept samples. Inside `conditions.entered`."""
+
+    model: nn.Module
+    layers: list[BNLayer]
+    batches: list[Batch]
+    conditions: Conditions
+    task: Task
+
+    def run(self, audit: Audit, found: Attribution, bar: Bar) -> Audit:
+        """Both parts of every layer, then the search."""
+        trial = try_out(self.model, self.layers, self.batches[0], self.conditions)
+        note = self._fit(trial)
+        targets = [x for x in self.layers if x.role == "estimated" and x.verified]
+        with bar("own and inherited shift", len(targets), "layers") as advance:
+            records = self._deployed()
+            corrected = corrected_condition(
+                self.model, targets, trial, self.batches, self.conditions, advance
+            )
+        parts = {}
+        for layer, population in corrected.populations.items():
+            record = records.get(layer.name)
+            shift = own_and_inherited(record, population) if record is not None else None
+            if shift is not None:
+                parts[layer.name] = shift
+        described = tuple(_with_parts(layer, parts.get(layer.name)) for layer in audit.layers)
+        found = replace(found, samples=self._samples, note=note)
+        ranked = [layer for layer in targets if layer.name in parts]
+        ranked.sort(key=lambda layer: -_own_output(parts[layer.name]))
+        if any(_is_certain(shift) for shift in parts.values()):
+            search = Search(self.model, trial, self.batches, self.conditions, self.task)
+            with bar("how few layers matter", None, "layers") as advance:
+                found = search.run(ranked, found, advance)
+        else:
+            found = replace(found, search_note="no layer's own shift is above zero for certain")
+        return replace(audit, layers=described, attribution=found)
+
+    @property
+    def _samples(self) -> int:
+        return sum(batch.size for batch in self.batches)
+
+    def _fit(self, trial: Trial) -> str | None:
+        """Leave out what memory does not allow, and say so."""
+        first, samples = self.batches[0], self._samples
+        memory = memory_estimate(trial, first, samples, self.conditions, None)
+        if memory.needed <= memory.limit:
+            return None
+        self.batches = first_samples(self.batches, fitting_samples(memory, trial, first))
+        return f"memory allows {self._samples:,} of {samples:,} samples for own and inherited shift"
+
+    def _deployed(self) -> dict[str, LayerRecord]:
+        collector = Collector(groups_of(self.batches), None)
+        audited = [layer for layer in self.layers if layer.role == "estimated"]
+        for batch in self.batches:
+            collector.start(batch)
+            with intercepted(audited, collector):
+                self.conditions.run(self.model, self.conditions.moved(batch), batch)
+            collector.end()
+        collector.finish()
+        return collector.records
+
+
+def _own_output(shift: OwnAndInherited) -> float:
+    return shift.own_output.value if shift.own_output is not None else 0.0
+
+
+def _is_certain(shift: OwnAndInherited) -> bool:
+    return shift.own_output is not None and bool(shift.own_output.low)
+
+
+def _with_parts(layer: LayerAudit, shift: OwnAndInherited | None) -> LayerAudit:
+    if shift is None:
+        return layer
+    return replace(
+        layer,
+        own_shift=shift.own,
+        own_output_shift=shift.own_output,
+        inherited_shift=shift.inherited,
+        attributed_shift=shift.total.value,
     )

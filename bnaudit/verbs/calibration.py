@@ -95,6 +95,11 @@ class Plan:
     memory: MemoryEstimate | None
     notes: tuple[str, ...]
 
+    @property
+    def by_layer(self) -> bool:
+        """Whether the statistics are those of the corrected condition, settled layer by layer."""
+        return self.method in ("exact", "sequential")
+
 
 def make_plan(
     model: nn.Module,
@@ -117,8 +122,8 @@ def make_plan(
     method, notes = choice.method, []
     memory = None
     if method == "exact":
-        memory = _estimate(trial, first, samples, conditions, choice.max_memory)
-        fitting = _fitting(memory, trial, first)
+        memory = memory_estimate(trial, first, samples, conditions, choice.max_memory)
+        fitting = fitting_samples(memory, trial, first)
         if memory.needed <= memory.limit:
             say(f"exact: {_needs(memory, samples)}")
         elif choice.all_samples or fitting < min(first.size, samples):
@@ -128,7 +133,7 @@ def make_plan(
         else:
             subset = f"a random subset of {fitting:,}"
             if stream is not None:
-                stream = _first(stream, fitting)
+                stream = first_samples(stream, fitting)
                 fitting = sum(batch.size for batch in stream)
                 subset = f"the first {fitting:,} of the loader"
             notes.append(f"{_needs(memory, samples)}: too much, so {subset}")
@@ -150,9 +155,10 @@ def _needs(memory: MemoryEstimate, samples: int) -> str:
     )
 
 
-def _estimate(
+def memory_estimate(
     trial: Trial, first: Batch, samples: int, conditions: Conditions, limit: int | None
 ) -> MemoryEstimate:
+    """What `exact` would hold of `samples` samples; `limit` in bytes, None: what is free."""
     device = conditions.device
     per_sample = int(SLACK * trial.live_bytes)
     if device.type == "cpu":
@@ -162,7 +168,8 @@ def _estimate(
     return MemoryEstimate(per_sample, per_sample * samples + extra, limit, str(device))
 
 
-def _fitting(memory: MemoryEstimate, trial: Trial, first: Batch) -> int:
+def fitting_samples(memory: MemoryEstimate, trial: Trial, first: Batch) -> int:
+    """How many samples' activations the limit allows."""
     extra = int(SLACK * max(0, trial.peak_bytes - trial.live_bytes)) * first.size
     return max(0, (memory.limit - extra) // max(1, memory.per_sample))
 
@@ -203,7 +210,7 @@ def _pooled(reader: Reader) -> list[Batch]:
     return [Batch(batch.index, batch.data, final[batch.groups]) for batch in batches]
 
 
-def _first(batches: list[Batch], samples: int) -> list[Batch]:
+def first_samples(batches: list[Batch], samples: int) -> list[Batch]:
     """As many whole batches as hold at most so many samples, at least one; groups from 0 on."""
     kept: list[Batch] = []
     count = 0

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,6 +21,7 @@ from bnaudit.engine.wrappers import unwrap
 from bnaudit.errors import InputError, ModelError
 from bnaudit.findings.decision import decide
 from bnaudit.results import Decision, Method, ModelInfo, Recalibrated
+from bnaudit.verbs.bars import Bar, no_bar
 from bnaudit.verbs.calibration import (
     Choice,
     MixingRule,
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
 
 DEFAULT_SAMPLES = 1000
 """How many calibration samples the command line draws unless told otherwise."""
-
-Bar = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
-"""(what, how much in all) -> a progress bar, a context manager that gives `advance(done)`."""
 
 
 @dataclass(eq=False)
@@ -151,7 +148,7 @@ def recalibrate(
         force: use the new statistics whatever the verification says.
         samples, verify_samples: at most so many are read; None reads all.
         forward, task, batch_size, seed, workers, device, dtype, channels_last: as for `measure`.
-        progress: called as progress(what, total), gives a context manager of `advance(done)`.
+        progress: called as progress(what, total, unit), gives a context of `advance(done)`.
         say: called with a line about what is going on.
 
     Returns:
@@ -193,7 +190,7 @@ def recalibrate(
         Limits(patterns, include_frozen, max_loss / 100, force),
         model_info=ModelInfo(type(inner).__qualname__, parameters=0, bn_layers={}),
         task=task,
-        progress=progress or _no_bar,
+        progress=progress or no_bar,
         say=say or _say_nothing,
     )
     if result.decision.use:
@@ -255,10 +252,10 @@ def recalibrate_with(
         own = own_statistics(layers)
         samples = plan.batches.samples
         rule = MixingRule(own, samples / (choice.prior + samples), choice.above)
-        with progress(f"recalibrating ({plan.method})", _steps(plan, chosen)) as advance:
+        with progress(f"recalibrating ({plan.method})", *_steps(plan, chosen)) as advance:
             found = calibrate(inner, chosen, plan, conditions, rule, choice, advance)
         kept |= left_alone(chosen, found, rule)
-        with progress("checking on the calibration data", samples) as advance:
+        with progress("checking on the calibration data", samples, "samples") as advance:
             calibrated = paired_pass(
                 inner,
                 layers,
@@ -272,7 +269,7 @@ def recalibrate_with(
         verified = None
         if verification is not None and found.statistics:
             reader = verification.reader
-            with progress("verifying", reader.total) as advance:
+            with progress("verifying", reader.total, "samples") as advance:
                 verified = verify_with(
                     inner,
                     layers,
@@ -321,15 +318,9 @@ def recalibrate_with(
     )
 
 
-def _steps(plan: Plan, chosen: list[BNLayer]) -> int | None:
-    if plan.method in ("exact", "sequential"):
-        return len(chosen)
-    return None
-
-
-@contextmanager
-def _no_bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    yield lambda done: None
+def _steps(plan: Plan, chosen: list[BNLayer]) -> tuple[int | None, str]:
+    """How much there is to do, in which unit."""
+    return (len(chosen), "layers") if plan.by_layer else (None, "batches")
 
 
 def _say_nothing(line: str) -> None:

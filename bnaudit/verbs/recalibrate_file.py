@@ -18,11 +18,11 @@ from bnaudit.results import Recalibrated
 from bnaudit.results.audit import finite
 from bnaudit.targets.data import open_data
 from bnaudit.targets.transforms import build_transform
+from bnaudit.verbs.bars import Bar
 from bnaudit.verbs.calibration import Choice
 from bnaudit.verbs.prepare import Prepared, Weights, prepare, reader_for
 from bnaudit.verbs.recalibrate import (
     DEFAULT_SAMPLES,
-    Bar,
     Limits,
     Recalibration,
     Source,

@@ -87,7 +87,7 @@ class LayerDescriber:
         if floor is not None:
             described = replace(described, noise_floor=self._weight * floor)
         record = self._calibrated.before.get(layer.name)
-        if self._plan.method not in ("exact", "sequential") or record is None:
+        if not self._plan.by_layer or record is None:
             return described
         shift = own_and_inherited(record, population)
         if shift is None:
