@@ -416,3 +416,43 @@ def test_pickle_protocols_of_all_versions_are_patched(tmp_path: Path) -> None:
         assert report.in_place
         read = torch.load(report.target, weights_only=False)["state_dict"]
         assert_holds(read, values)
+
+
+def test_a_view_of_a_storage_in_a_very_old_file_is_patched_where_it_lies(tmp_path: Path) -> None:
+    """torch before 0.4 wrote views of storages; it is still read, and no longer written."""
+    flat = torch.arange(10.0)
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, value: object) -> object:
+            if isinstance(value, str) and value.startswith("view at "):
+                start = int(value.removeprefix("view at "))
+                view = (f"view {start}", start, 5)
+                return ("storage", torch.FloatStorage, "7", "cuda:0", 10, view)
+            return None
+
+    class Rebuilt:
+        def __init__(self, view: str, offset: int) -> None:
+            self.arguments = (view, offset, (3,), (1,))
+
+        def __reduce__(self) -> object:
+            return torch._utils._rebuild_tensor, self.arguments
+
+    buffer = io.BytesIO()
+    for header in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}):
+        pickle.dump(header, buffer, 2)
+    state = {"bn.running_mean": Rebuilt("view at 1", 0), "bn.running_var": Rebuilt("view at 4", 1)}
+    Pickler(buffer, 2).dump(state)
+    pickle.dump(["7"], buffer, 2)
+    buffer.write(struct.pack("<q", 10) + raw(flat))
+    path = tmp_path / "a.th"
+    path.write_bytes(buffer.getvalue())
+    read = torch.load(path, map_location="cpu")
+    assert torch.equal(read["bn.running_mean"], flat[1:4])
+    assert torch.equal(read["bn.running_var"], flat[5:8])
+    values = new_values(read)
+    report = patch(path, values)
+    assert report.in_place
+    assert_holds(torch.load(report.target, map_location="cpu"), values)
+    (there,) = ranges_of(path.read_bytes(), [flat])
+    allowed = [range(there.start + 4, there.start + 16), range(there.start + 20, there.start + 32)]
+    assert_differs_only_in(path.read_bytes(), report.target.read_bytes(), allowed)
