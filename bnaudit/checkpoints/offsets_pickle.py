@@ -9,7 +9,7 @@ import torch
 
 from bnaudit.checkpoints.layout import walk
 from bnaudit.checkpoints.places import CannotPatch, Located, Place, word_of
-from bnaudit.checkpoints.stub_pickle import Pickled, Stub, TensorRef, children
+from bnaudit.checkpoints.stubs import Pickled, Stub, TensorRef, children
 
 _ODD = "is rebuilt in a way of its own (sparse, quantised, a tensor subclass)"
 

@@ -1,4 +1,4 @@
-"""A checkpoint's pickle as a tree of containers, tensor references and inert stubs.
+"""Reading a checkpoint's pickle without running anything of it.
 
 Where the tensors of a file lie is told by its pickle, which may also hold objects of any class.
 Here no name in it is ever resolved: containers and the functions that rebuild tensors have
@@ -8,11 +8,13 @@ stand-ins of ours, everything else becomes a `Stub`, which keeps what it is give
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import torch
+
+from bnaudit.checkpoints.stubs import Entries, Pickled, Sealed, StorageRef, Stub, TensorRef
 
 _STORAGES: dict[str, torch.dtype] = {
     "DoubleStorage": torch.float64,
@@ -49,117 +51,12 @@ _PLAIN_TYPES = frozenset(
 )
 
 
-@dataclass(frozen=True, eq=False)
-class StorageRef:
-    """A mention of a storage: its `key` in the file, device tag, and where a legacy view begins.
-
-    `numel` and `view_offset` are in elements of `dtype`.
-    """
-
-    key: str
-    dtype: torch.dtype
-    location: str
-    numel: int
-    view_offset: int
-
-
-@dataclass(frozen=True, eq=False)
-class TensorRef:
-    """A tensor as its rebuild function describes it; `start` in bytes, `stride` in elements.
-
-    `plain`: the bytes in the storage are the values.
-    """
-
-    storage: StorageRef
-    dtype: torch.dtype
-    start: int
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-    plain: bool
-
-
-@dataclass(frozen=True, eq=False)
-class Pickled:
-    """What a pickle holds: its tree, all tensors in it, and all storages in order of appearance.
-
-    `opaque`: keys of storages that something other than a tensor uses. `kept`: parts of the file
-    that hang on tensors, outside the tree.
-    """
-
-    root: object
-    tensors: tuple[TensorRef, ...]
-    storages: tuple[StorageRef, ...]
-    opaque: frozenset[str]
-    kept: tuple[object, ...]
-
-
-class Entries(dict[Any, Any]):
-    """A dict of the file; what a subclass of dict keeps beside its items is in `state`."""
-
-    state: object = None
-
-    def __setstate__(self, state: object) -> None:
-        self.state = state
-
-
-class Stub:
-    """An object of the file, of a class that is not looked for: it keeps what it is given."""
-
-    named = "?"
-
-    def __new__(cls, *args: object, **options: object) -> Stub:
-        """Keep the arguments, whatever they are."""
-        self = object.__new__(cls)
-        self.held = [*args, *options.values()]
-        self.entries = {}
-        self.state = None
-        return self
-
-    def __init__(self, *_: object, **__: object) -> None:
-        self.held: list[object]
-        self.entries: dict[Any, object]
-        self.state: object
-
-    def __setstate__(self, state: object) -> None:
-        self.state = state
-
-    def __setitem__(self, key: object, value: object) -> None:
-        self.entries[key] = value
-
-    def __getitem__(self, key: object) -> object:
-        return self.entries[key]
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.entries)
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    def items(self) -> Any:
-        """The items, where the object is a mapping."""
-        return self.entries.items()
-
-    def append(self, value: object) -> None:
-        """Keep an element of a list or a set."""
-        self.held.append(value)
-
-    add = append
-
-    def __call__(self, *args: object, **options: object) -> Stub:
-        """Stand for the result of a call that is not made."""
-        return Stub(self, *args, **options)
-
-
-# Its items are looked into where a key leads through it.
-Mapping.register(Stub)
-
-
 @dataclass(frozen=True)
-class _StorageType:
+class _StorageType(Sealed):
     dtype: torch.dtype
 
 
-class _Rebuild:
+class _Rebuild(Sealed):
     """A stand-in for a function that rebuilds tensors; a file can call it and nothing else."""
 
     __slots__ = ("_function",)
@@ -169,9 +66,6 @@ class _Rebuild:
 
     def __call__(self, *args: object) -> object:
         return self._function(*args)
-
-    def __setstate__(self, state: object) -> None:
-        raise pickle.UnpicklingError("a function that is given a state")
 
 
 # The one written in C allots memory for any memo index that a file names; this one does not.
@@ -295,17 +189,6 @@ def read_stubs(file: BinaryIO) -> Pickled:
         opaque=frozenset(s.key for s in unpickler.storages if id(s) not in unpickler.used),
         kept=tuple(unpickler.kept),
     )
-
-
-def children(node: object) -> list[object]:
-    """What stands directly in a node of the tree; keys of mappings included."""
-    if isinstance(node, Stub):
-        return [*node.held, *node.entries, *node.entries.values(), node.state]
-    if isinstance(node, dict):
-        return [*node, *node.values(), getattr(node, "state", None)]
-    if isinstance(node, (list, tuple, set, frozenset)):
-        return list(node)
-    return []
 
 
 def _text(value: object) -> object:

@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from bnaudit.checkpoints.patch import patch_checkpoint
-from bnaudit.checkpoints.stub_pickle import Stub, TensorRef, read_stubs
+from bnaudit.checkpoints.stub_pickle import read_stubs
+from bnaudit.checkpoints.stubs import Stub, TensorRef
 from bnaudit.errors import InputError
 
 
@@ -94,6 +95,7 @@ def test_objects_of_any_class_become_stubs(protocol: int) -> None:
         b"\x80\x02ctorch._utils\n_rebuild_parameter\n}S'__call__'\ncos\nsystem\nsb.",
         b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(cos\nsystem\n(K\x01K\x01K\x01K\x01K\x01tR.",
         b"\x80\x02ccollections\nOrderedDict\n)R}S'items'\ncos\nsystem\nsb.",
+        b"\x80\x02ctorch\nFloatStorage\n}S'dtype'\ncos\nsystem\nsb.",
         b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x0ctouch marker\x85R.",
         b"ccopy_reg\n_reconstructor\n(cos\nsystem\nc__builtin__\nobject\nNtR.",
     ],
