@@ -70,4 +70,4 @@ def test_paths_are_relative_to_the_file_and_not_to_where_one_stands(
 def test_plots_of_the_file_can_be_turned_on_again(folder: Path, bnaudit: Run) -> None:
     (folder / "bnaudit.toml").write_text(CONFIG)
     assert bnaudit("measure", "--plots", "-o", "r").code == 0
-    assert len(list((folder / "r").glob("*.png"))) == 4
+    assert len(list((folder / "r").glob("*.png"))) == 5

@@ -19,7 +19,13 @@ from workplace import SAMPLES, Run, contents, network
 from bnaudit.report.terminal import BARS
 from bnaudit.results import Audit, ChannelTable
 
-PLOTS = ("shift_by_depth", "channels_by_depth", "worst_layers", "discrepancy_by_depth")
+PLOTS = (
+    "shift_by_depth",
+    "own_and_inherited_by_depth",
+    "channels_by_depth",
+    "worst_layers",
+    "discrepancy_by_depth",
+)
 RESULTS = {"audit.json", "layers.csv", "channels.npz"}
 MEASURE = ("measure", "good.pt", "--model", "net.py:model", "--data", "npz:data.npz")
 FAST = (*MEASURE, "--no-plots")
@@ -83,7 +89,8 @@ def test_the_first_example_succeeds_with_nothing_but_progress_on_stderr(
     small_batch: Process,
 ) -> None:
     assert small_batch.code == 0
-    assert all(line.startswith("measuring: ") for line in small_batch.err.splitlines())
+    bars = ("measuring: ", "own and inherited shift: ", "how few layers matter: ")
+    assert all(line.startswith(bars) for line in small_batch.err.splitlines())
 
 
 def test_the_output_goes_from_what_was_loaded_to_the_files(small_batch: Process) -> None:
@@ -123,7 +130,7 @@ def test_the_table_has_every_layer_in_call_order_with_the_figures_of_the_audit(
         assert float(row[2]) == pytest.approx(layer.total_shift.value, abs=6e-3, rel=6e-3)
 
 
-def test_the_results_are_the_documents_and_four_plots_in_two_formats(small_batch: Process) -> None:
+def test_the_results_are_the_documents_and_five_plots_in_two_formats(small_batch: Process) -> None:
     plots = {f"{name}.{kind}" for name in PLOTS for kind in ("png", "svg")}
     assert {path.name for path in small_batch.results.iterdir()} == RESULTS | plots
     assert set(contents(small_batch.here)) == {
@@ -290,9 +297,9 @@ def test_progress_goes_to_stderr_and_tables_to_stdout(
 ) -> None:
     monkeypatch.setattr("bnaudit.cli.screen.PLAIN_EVERY", 0.0)
     ran = bnaudit(*FAST, "--batch-size", "10")
-    assert [line.partition(",")[0] for line in ran.err.splitlines()] == [
-        f"measuring: {done} of 40 samples" for done in (10, 20, 30, 40)
-    ]
+    said = [line.partition(",")[0] for line in ran.err.splitlines()]
+    assert said[:4] == [f"measuring: {done} of 40 samples" for done in (10, 20, 30, 40)]
+    assert all(line.startswith(("own and inherited", "how few")) for line in said[4:])
     assert "measuring" not in ran.out
 
 

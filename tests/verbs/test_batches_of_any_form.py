@@ -242,9 +242,10 @@ class PartlyUnreadable(Dataset[Any]):
 
 def test_a_skipped_sample_in_the_first_batch_does_not_change_the_mini_batch_size() -> None:
     from bnaudit.engine.batches import default_forward
-    from bnaudit.engine.passes import Conditions
+    from bnaudit.engine.conditions import Conditions
     from bnaudit.results import ModelInfo
     from bnaudit.targets.samples import Readable
+    from bnaudit.verbs.bars import no_bar
     from bnaudit.verbs.measure import measure_with
     from bnaudit.verbs.samples import MapReader
 
@@ -256,6 +257,8 @@ def test_a_skipped_sample_in_the_first_batch_does_not_change_the_mini_batch_size
             Conditions(default_forward, torch.device("cpu")),
             model_info=ModelInfo("model", 0, {}),
             data_source="data",
+            attribute="none",
+            progress=no_bar,
         )
         assert audit.data is not None
         assert audit.data.samples == 39
