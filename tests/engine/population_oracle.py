@@ -6,7 +6,7 @@ And small nets of many forms to hold it against. Nothing here comes from bnaudit
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -51,8 +51,15 @@ def as_one_batch(model: nn.Module, data: Tensor, change: Change = always) -> dic
     return found
 
 
-@torch.no_grad()
 def by_repeated_updates(model: nn.Module, data: Tensor, passes: int) -> dict[str, Pair]:
+    """`by_repeated_updates_of_batches` with all data as one batch."""
+    return by_repeated_updates_of_batches(model, [data], passes)
+
+
+@torch.no_grad()
+def by_repeated_updates_of_batches(
+    model: nn.Module, batches: Sequence[Tensor], passes: int
+) -> dict[str, Pair]:
     """Every layer takes what it sees at once, again and again: exact after as many passes as there
     are layers, in whatever order they are called. Pooled over a layer's calls.
     """
@@ -68,7 +75,8 @@ def by_repeated_updates(model: nn.Module, data: Tensor, passes: int) -> dict[str
         layer.forward = partial(forward, name, layer)
     for _ in range(passes):
         seen.clear()
-        model(data.double())
+        for batch in batches:
+            model(batch.double())
         for name, inputs in seen.items():
             values = torch.cat(inputs, 1)
             layers[name].running_mean = values.mean(1)
