@@ -468,7 +468,7 @@ SWITCHES: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.xfail(strict=True, reason="forwards put back in another order than they entered")
-@pytest.mark.filterwarnings("ignore:Anomaly Detection")
+@pytest.mark.filterwarnings("ignore:Anomaly Detection", "ignore:TF32 acceleration")
 @pytest.mark.parametrize("switch", SWITCHES)
 def test_a_switch_of_the_process_that_a_forward_puts_back_is_as_before(switch: str) -> None:
     def switched(net: Net, x: Tensor) -> Tensor:

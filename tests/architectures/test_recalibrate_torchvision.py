@@ -1,0 +1,88 @@
+"""`exact` on torchvision's models, from random weights: every layer's statistics are those of its
+inputs, to rounding.
+
+The fast ones of the families that are hardest for it run by default, all others with `-m slow`.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+import torch
+from builders import builders_with_batchnorm, case_of
+from torch.nn.modules.batchnorm import _BatchNorm
+
+import bnaudit
+
+FAST = {"efficientnet_b0", "mobilenet_v3_small", "r3d_18", "shufflenet_v2_x1_0"}
+
+NAMED = {
+    *FAST,
+    "densenet121",
+    "fcn_resnet50",
+    "googlenet",
+    "retinanet_resnet50_fpn",
+    "ssdlite320_mobilenet_v3_large",
+}
+"""Issue 3 names these: concatenations, squeeze and excitation, branches, shuffles, clips, dense
+outputs, a pyramid, a head that is shared between feature maps."""
+
+NEVER_CALLED = {"googlenet": 2, "quantized_googlenet": 2, "inception_v3": 2}
+NEVER_CALLED["quantized_inception_v3"] = 2
+"""The layers of auxiliary heads, which only a forward in training mode reaches."""
+
+BOUND = 1e-6
+"""Largest ESM of a recalibrated layer on the calibration data."""
+
+
+@pytest.fixture(autouse=True)
+def _one_model_in_memory() -> Iterator[None]:
+    yield
+    gc.collect()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in FAST else pytest.mark.slow)
+        for name in builders_with_batchnorm()
+    ],
+)
+def test_exact_leaves_nothing_but_rounding_in_every_layer(name: str) -> None:
+    case = case_of(name)
+    model = case.model()
+    result = bnaudit.recalibrate(model, case.batches(), forward=case.forward, task="other")
+    report = result.report
+    kept = {layer.name: layer.reason for layer in report.layers if not layer.changed}
+    print(
+        f"{name}: {report.method}, {len(report.changed)} layers, kept {len(kept)}, "
+        f"{report.residual_before:.2g} -> {report.residual:.1e} at {report.residual_layer}",
+        *report.notes,
+        *report.batch_dependence,
+    )
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    assert len(report.layers) == len(norms)
+    assert report.method == "exact"
+    assert len(kept) == NEVER_CALLED.get(name, 0), kept
+    assert all(reason is not None for reason in kept.values())
+    for layer in report.changed:
+        assert layer.calibration_after is not None
+        assert layer.calibration_after <= BOUND, layer.name
+    assert report.residual is not None
+    assert report.residual <= BOUND
+    assert result.applied
+    assert all(int(norm.num_batches_tracked) == 0 for norm in norms)
+
+
+def test_the_named_builders_have_batchnorm() -> None:
+    assert set(builders_with_batchnorm()) >= NAMED
