@@ -5,8 +5,11 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test lint types imports check bench clean
 
-demo: $(VENV)/.installed  ## measure the sample models
+demo: $(VENV)/.installed  ## measure a sample model, and recalibrate another
 	$(BIN)/bnaudit measure sample_models/small_batch.pt --config sample_models/bnaudit.toml
+	$(BIN)/bnaudit recalibrate sample_models/lagging_ema.pt --config sample_models/bnaudit.toml \
+		--data-arg split=train --verify npz:sample_models/digits.npz --verify-arg split=test \
+		-o bnaudit-results/lagging_ema.recalibrated.pt --overwrite
 
 test: $(VENV)/.installed-dev  ## the tests that need a minute or two and no GPU
 	$(BIN)/python -m pytest -n auto

@@ -221,7 +221,7 @@ def _cause() -> str:
 def _shift_figures(shift: Change) -> str:
     interval = ""
     if shift.low is not None and shift.high is not None:
-        interval = f" (95% interval of the difference {shift.low:+.2g} to {shift.high:+.2g})"
+        interval = f" (95% interval of the difference {shift.low:+.3g} to {shift.high:+.3g})"
     return f"the layers' shift went {_arrow(shift)}{interval}"
 
 

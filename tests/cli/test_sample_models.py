@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+from scipy.stats import binomtest
 from workplace import SAMPLES, Run
 
 from bnaudit.results import Audit, NetworkAudit
@@ -86,3 +89,65 @@ def test_the_lagging_model_has_the_weights_of_the_healthy_one(measured: Measure)
     healthy, lagging = accuracies(measured("healthy")), accuracies(measured("lagging_ema"))
     assert healthy[1] == lagging[1]
     assert healthy[0] != lagging[0]
+
+
+Recalibrated = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def recalibrated(bnaudit: Run) -> Recalibrated:
+    """Calibrated on one part of the digits, verified on the test images; nothing is written."""
+
+    def recalibrate(name: str, split: str, camera: str = "transform") -> dict[str, Any]:
+        ran = bnaudit(
+            *("recalibrate", SAMPLES / f"{name}.pt", "--config", SAMPLES / "bnaudit.toml"),
+            *("--data-arg", f"split={split}", "--transform", f"{SAMPLES}/digits.py:{camera}"),
+            *("--verify", f"npz:{SAMPLES}/digits.npz", "--verify-arg", "split=test"),
+            *("--dry-run", "--json"),
+        )
+        assert ran.code in (0, 1), ran.err
+        document: dict[str, Any] = json.loads(ran.out)
+        return document
+
+    return recalibrate
+
+
+def gain(document: dict[str, Any]) -> tuple[float, float]:
+    """Top-1 on the test images before and after, 0 to 1."""
+    accuracy = document["verification"]["accuracy"]
+    return accuracy["before"], accuracy["after"]
+
+
+@pytest.fixture
+def healthy(recalibrated: Recalibrated) -> tuple[float, float]:
+    """The 95% interval of the healthy model's accuracy."""
+    document = recalibrated("healthy", "train")
+    right = round(gain(document)[0] * document["verification"]["labelled"])
+    interval = binomtest(right, document["verification"]["labelled"]).proportion_ci(method="wilson")
+    return interval.low, interval.high
+
+
+@pytest.mark.parametrize("name", ["lagging_ema", "averaged"])
+def test_recalibration_gives_back_the_accuracy_of_the_healthy_model(
+    recalibrated: Recalibrated, healthy: tuple[float, float], name: str
+) -> None:
+    document = recalibrated(name, "train")
+    before, after = gain(document)
+    assert before < healthy[0]
+    assert healthy[0] <= after <= healthy[1]
+    assert document["decision"]["level"] == "gain"
+
+
+@pytest.mark.parametrize("camera", ["brighter", "low_contrast"])
+def test_unlabelled_pictures_of_the_new_camera_give_back_more_than_half(
+    recalibrated: Recalibrated, camera: str
+) -> None:
+    whole = gain(recalibrated("healthy", "train"))[0]
+    before, after = gain(recalibrated("healthy", "verify", camera))
+    assert after - before > (whole - before) / 2
+
+
+def test_the_healthy_model_has_nothing_to_gain_and_is_told_so(recalibrated: Recalibrated) -> None:
+    decision = recalibrated("healthy", "train")["decision"]
+    assert decision["level"] in ("no-loss", "undecided")
+    assert "fitted these data already" in decision["sentence"]
