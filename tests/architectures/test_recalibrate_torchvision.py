@@ -30,16 +30,19 @@ NAMED = {
 """Issue 3 names these: concatenations, squeeze and excitation, branches, shuffles, clips, dense
 outputs, a pyramid."""
 
+_GOOGLENET, _INCEPTION = (
+    [f"aux{i}.conv.bn" for i in (1, 2)],
+    [f"AuxLogits.conv{i}.bn" for i in (0, 1)],
+)
 KEPT = {
-    **dict.fromkeys(("googlenet", "quantized_googlenet"), ["aux1.conv.bn", "aux2.conv.bn"]),
-    **dict.fromkeys(
-        ("inception_v3", "quantized_inception_v3"),
-        ["AuxLogits.conv0.bn", "AuxLogits.conv1.bn"],
-    ),
+    "googlenet": _GOOGLENET,
+    "quantized_googlenet": _GOOGLENET,
+    "inception_v3": _INCEPTION,
+    "quantized_inception_v3": _INCEPTION,
     "maskrcnn_resnet50_fpn_v2": [f"roi_heads.mask_head.{i}.1" for i in range(4)],
 }
-"""The layers of auxiliary heads, which only a forward in training mode reaches; and a mask head that
-gets no region: with random weights and right statistics nothing is detected."""
+"""The layers of auxiliary heads, which only a forward in training mode reaches; and a mask head
+that gets no region: with random weights and right statistics nothing is detected."""
 
 BOUND = 1e-6
 """Largest ESM of a recalibrated layer on the calibration data."""
