@@ -145,37 +145,32 @@ def slice_batch(data: Any, start: int, stop: int, size: int) -> Any:
     """
     if start == 0 and stop == size:
         return data
-    if isinstance(data, Tensor):
-        return data[start:stop] if data.dim() > 0 and data.shape[0] == size else data
-    if isinstance(data, list) and len(data) == size and not _all_batched(data, size):
-        return data[start:stop]
-    if isinstance(data, Mapping):
-        cut = {key: slice_batch(value, start, stop, size) for key, value in data.items()}
-        return _rebuild_mapping(data, cut)
-    if isinstance(data, tuple) and hasattr(data, "_fields"):
-        return type(data)(*(slice_batch(item, start, stop, size) for item in data))
-    if isinstance(data, (list, tuple)):
-        return type(data)(slice_batch(item, start, stop, size) for item in data)
-    return data
+    return _cut(data, size, lambda x: x[start:stop], lambda items: items[start:stop])
 
 
 def select_samples(data: Any, keep: Sequence[int], size: int) -> Any:
     """The samples `keep` of a batch of `size`, found in it as `slice_batch` finds them."""
-    return _joined([slice_batch(data, i, i + 1, size) for i in keep])
+    return _cut(data, size, lambda x: x[list(keep)], lambda items: [items[i] for i in keep])
 
 
-def _joined(items: list[Any]) -> Any:
-    first = items[0]
-    if isinstance(first, Tensor):
-        return torch.cat(items) if first.dim() > 0 else first
-    if isinstance(first, Mapping):
-        return _rebuild_mapping(first, {k: _joined([item[k] for item in items]) for k in first})
-    if isinstance(first, list) and len(first) == 1:
-        return [item[0] for item in items]
-    if isinstance(first, (list, tuple)):
-        columns = [_joined(list(column)) for column in zip(*items, strict=True)]
-        return type(first)(*columns) if hasattr(first, "_fields") else type(first)(columns)
-    return first
+def _cut(
+    data: Any,
+    size: int,
+    tensor: Callable[[Tensor], Tensor],
+    items: Callable[[list[Any]], list[Any]],
+) -> Any:
+    if isinstance(data, Tensor):
+        return tensor(data) if data.dim() > 0 and data.shape[0] == size else data
+    if isinstance(data, list) and len(data) == size and not _all_batched(data, size):
+        return items(data)
+    if isinstance(data, Mapping):
+        cut = {key: _cut(value, size, tensor, items) for key, value in data.items()}
+        return _rebuild_mapping(data, cut)
+    if isinstance(data, tuple) and hasattr(data, "_fields"):
+        return type(data)(*(_cut(item, size, tensor, items) for item in data))
+    if isinstance(data, (list, tuple)):
+        return type(data)(_cut(item, size, tensor, items) for item in data)
+    return data
 
 
 def content_hashes(batch: Batch) -> list[bytes]:

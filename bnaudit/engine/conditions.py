@@ -59,7 +59,7 @@ class Conditions:
     def run(self, model: nn.Module, data: Any, batch: Batch) -> Any:
         """The forward of `data`, which is `batch` on the device, or a part of it.
 
-        Raises `ModelError` where the model cannot take it, `OutOfMemory` where memory runs out.
+        Raises `ForwardError` where the model cannot take it, `OutOfMemoryError`.
         """
         try:
             with self.casting():
@@ -75,11 +75,15 @@ class Conditions:
                 ) from error
             if _is_ours(error):
                 raise
-            raise ModelError(
+            raise ForwardError(
                 f"the model cannot take batch {batch.index}, {describe(data)}: "
                 f"{one_line(error)}. Check --data and --transform, or say how to "
                 "call the model with --forward file.py:function"
             ) from error
+
+
+class ForwardError(ModelError):
+    """The model raised something on a batch."""
 
 
 class OutOfMemoryError(ModelError):

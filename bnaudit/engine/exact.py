@@ -33,7 +33,8 @@ def exact(work: Calibration, trial: Trial, done: Done | None = None) -> Result:
     Raises `OutOfOrderError` where the batches take different ways through the model, `ModelError`
     where it runs layers in threads of its own, `OutOfMemoryError` with the number to try.
     """
-    several = {name for name, calls in trial.calls.items() if calls > 1}
+    own = {layer.name for layer in work.layers}
+    several = {name for name, calls in trial.calls.items() if calls > 1 and name in own}
     while True:
         order = list(trial.calls)
         cut = min((order.index(n) if n in order else 0 for n in several), default=None)

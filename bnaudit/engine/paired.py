@@ -18,6 +18,7 @@ from bnaudit.engine.layers import BNLayer
 from bnaudit.engine.outputs import OutputComparison, Task
 from bnaudit.engine.population import Statistics
 from bnaudit.engine.state import Applied, intercepted
+from bnaudit.errors import NonFiniteError
 from bnaudit.stats.outputs import per_sample_entropy, per_sample_loss
 
 Array = np.ndarray
@@ -39,13 +40,18 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Paired:
-    """What one pass under both conditions saw: records by layer name, and the outputs."""
+    """What one pass under both conditions saw: records by layer name, and the outputs.
+
+    `broken`: what is said of activations that are not finite under the layers' own statistics;
+    `before` is empty then.
+    """
 
     before: dict[str, LayerRecord]
     after: dict[str, LayerRecord]
     outputs: Outputs
     comparison: OutputComparison
     samples: int
+    broken: str | None = None
 
 
 def paired_pass(
@@ -67,15 +73,16 @@ def paired_pass(
     before, after = Collector(groups, None), Collector(groups, None)
     comparison = OutputComparison(task, None)
     outputs = _PerSample()
-    samples = 0
+    samples, broken = 0, None
     for batch in batches:
         data = conditions.moved(batch)
         with _collecting(before, batch, audited):
             old = conditions.run(model, data, batch)
         with Applied(statistics), _collecting(after, batch, audited):
             new = conditions.run(model, data, batch)
-        before.end()
         after.end()
+        if broken is None:
+            broken = _not_finite(before.end)
         labels = labels_of(data)
         comparison.pair(old, new, labels, batch.size)
         logits = comparison.logits(old), comparison.logits(new)
@@ -83,9 +90,20 @@ def paired_pass(
             outputs.add(logits[0], logits[1], labels)
         samples += batch.size
         progress(batch.size)
-    before.finish()
     after.finish()
-    return Paired(before.records, after.records, outputs.result(), comparison, samples)
+    if broken is None:
+        broken = _not_finite(before.finish)
+    seen = before.records if broken is None else {}
+    return Paired(seen, after.records, outputs.result(), comparison, samples, broken)
+
+
+def _not_finite(action: Callable[[], None]) -> str | None:
+    """What `action` says of activations that are not finite; None where there are none."""
+    try:
+        action()
+    except NonFiniteError as error:
+        return str(error)
+    return None
 
 
 def _collecting(

@@ -26,6 +26,9 @@ from bnaudit.stats.shift import channel_mean, squared_shift
 SETTLED = 1e-5
 """A residual at which sweeps over layers that depend on each other stop."""
 
+MOST_SWEEPS = 40
+"""Or twice the number of layers, where that is more."""
+
 PATIENCE = 3
 """So many sweeps without a tenth of improvement end the attempt."""
 
@@ -41,8 +44,8 @@ def settle_one_by_one(work: Calibration, targets: list[BNLayer], result: Result)
     """Settle `targets` in the order of their calls, with those of `result` in place; add them.
 
     A layer called several times gets the statistics pooled over its calls. Where a call depends on
-    layers behind it, sweeps are repeated until the residual is `SETTLED`, at most twice as many as
-    there are layers; the best counts.
+    layers behind it, sweeps are repeated until the residual is `SETTLED`, at most `MOST_SWEEPS` or
+    twice as many as there are layers; the best counts.
     """
     calls = _count_calls(work, targets, result)
     with Applied(result.statistics) as applied:
@@ -52,7 +55,9 @@ def settle_one_by_one(work: Calibration, targets: list[BNLayer], result: Result)
         best = float("inf")
         populations: dict[BNLayer, Population] = {}
         stale = sweeps = 0
-        while sweeps < 2 * len(work.layers) and stale < PATIENCE and best > SETTLED:
+        while (
+            sweeps < max(MOST_SWEEPS, 2 * len(work.layers)) and stale < PATIENCE and best > SETTLED
+        ):
             sweeps += 1
             found = _sweep(work, calls, applied)
             residual = _residual(work, found)

@@ -1,4 +1,4 @@
-"""What torch keeps for each thread, for forwards that take turns on one thread.
+"""What torch keeps for a thread or the process, for forwards that take turns on one thread.
 
 A model may call a BatchNorm layer inside a `no_grad`, an `autocast(enabled=False)` or a
 `torch.device(...)` of its own. A forward that waits in lockstep leaves the thread as the scheduler
@@ -7,51 +7,91 @@ had it, and finds its own contexts again when it goes on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.utils import _python_dispatch
+
+
+def _set_filters(filters: Any) -> None:
+    warnings.filters = filters
+    getattr(warnings, "_filters_mutated", lambda: None)()
+
+
+def _anomaly() -> tuple[bool, bool]:
+    return torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()
+
+
+def _determinism() -> tuple[bool, bool]:
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    return torch.are_deterministic_algorithms_enabled(), warn_only
+
+
+_Switch = tuple[Callable[[], Any], Callable[[Any], None]]
+
+SWITCHES: tuple[_Switch, ...] = (
+    (torch.is_grad_enabled, torch._C._set_grad_enabled),
+    (torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled),
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch._C._get_cudnn_enabled, torch._C._set_cudnn_enabled),
+    (torch._C._get_cudnn_benchmark, torch._C._set_cudnn_benchmark),
+    (torch._C._get_cudnn_deterministic, torch._C._set_cudnn_deterministic),
+    (torch._C._get_mkldnn_enabled, torch._C._set_mkldnn_enabled),
+    (_determinism, lambda on: torch._C._set_deterministic_algorithms(on[0], warn_only=on[1])),
+    (_anomaly, lambda on: torch.set_anomaly_enabled(*on)),
+    (lambda: warnings.filters, _set_filters),
+)
+"""How each is read and set; only what differs is set."""
 
 
 @dataclass(frozen=True)
 class ThreadState:
-    """Grad mode, inference mode, autocast by device type, default dtype, modes, CUDA stream."""
+    """The `SWITCHES`, inference mode, autocast by device type, modes, CUDA stream."""
 
-    grad: bool
+    switches: tuple[Any, ...]
     inference: bool
     autocast: tuple[tuple[str, bool, torch.dtype], ...]
-    autocast_cache: bool
-    default_dtype: torch.dtype
     function_modes: tuple[Any, ...]
+    dispatch_modes: tuple[Any, ...]
     stream: Any
 
     @classmethod
     def now(cls, device_types: tuple[str, ...]) -> ThreadState:
-        """The thread's present state; autocast is read for these types of device."""
+        """The present state; autocast is read for these types of device."""
         return cls(
-            grad=torch.is_grad_enabled(),
+            switches=tuple(read() for read, _ in SWITCHES),
             inference=torch.is_inference_mode_enabled(),
             autocast=tuple(
                 (kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
                 for kind in device_types
             ),
-            autocast_cache=torch.is_autocast_cache_enabled(),
-            default_dtype=torch.get_default_dtype(),
-            function_modes=tuple(torch.overrides._get_current_function_mode_stack()),
+            function_modes=_function_modes(),
+            dispatch_modes=_dispatch_modes(),
             stream=torch.cuda.current_stream() if torch.cuda.is_initialized() else None,
         )
 
     def install(self) -> None:
-        """Make the thread's state this one; inference mode, a guard and not a flag, stays."""
-        torch.set_grad_enabled(self.grad)
+        """Make this the state; inference mode, a guard and not a switch, stays."""
+        for (read, write), wanted in zip(SWITCHES, self.switches, strict=True):
+            present = read()
+            if present is not wanted and present != wanted:
+                write(wanted)
         for kind, enabled, dtype in self.autocast:
             torch.set_autocast_enabled(kind, enabled)
             torch.set_autocast_dtype(kind, dtype)
-        torch.set_autocast_cache_enabled(self.autocast_cache)
-        torch.set_default_dtype(self.default_dtype)
-        _set_function_modes(self.function_modes)
+        _restack(
+            _dispatch_modes(), self.dispatch_modes, _python_dispatch._pop_mode, _push_dispatch_mode
+        )
+        _restack(
+            _function_modes(),
+            self.function_modes,
+            torch._C._pop_torch_function_stack,
+            torch._C._push_on_torch_function_stack,
+        )
         if self.stream is not None:
             torch.cuda.set_stream(self.stream)
 
@@ -78,14 +118,29 @@ def device_types(device: torch.device) -> tuple[str, ...]:
     return tuple(dict.fromkeys(("cpu", device.type)))
 
 
-def _set_function_modes(wanted: tuple[Any, ...]) -> None:
-    present = tuple(torch.overrides._get_current_function_mode_stack())
-    if present == wanted:
-        return
+def _function_modes() -> tuple[Any, ...]:
+    return tuple(torch.overrides._get_current_function_mode_stack())
+
+
+def _dispatch_modes() -> tuple[Any, ...]:
+    return tuple(_python_dispatch._get_current_dispatch_mode_stack())
+
+
+def _push_dispatch_mode(mode: Any) -> None:
+    _python_dispatch._push_mode(mode)
+
+
+def _restack(
+    present: tuple[Any, ...],
+    wanted: tuple[Any, ...],
+    pop: Callable[[], Any],
+    push: Callable[[Any], Any],
+) -> None:
+    """Take off what is not wanted, and put on what is missing."""
     common = 0
     while common < min(len(present), len(wanted)) and present[common] is wanted[common]:
         common += 1
     for _ in present[common:]:
-        torch._C._pop_torch_function_stack()
+        pop()
     for mode in wanted[common:]:
-        torch._C._push_on_torch_function_stack(mode)
+        push(mode)

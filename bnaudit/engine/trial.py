@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from bnaudit.engine.batches import Batch, slice_batch
-from bnaudit.engine.conditions import Conditions
+from bnaudit.engine.conditions import Conditions, ForwardError
 from bnaudit.engine.layers import BNLayer, channels_first
 from bnaudit.engine.probe import settled
 from bnaudit.engine.state import intercepted
@@ -24,8 +24,11 @@ from bnaudit.engine.state import intercepted
 SAMPLES = 4
 """Enough to tell one sample from its mates, few enough to cost nothing."""
 
-TOLERANCE = 1e-3
+TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4}
 """Relative difference of a layer's input beyond which it has changed; rounding gives 1e-6."""
+
+COARSE = 3e-2
+"""The same for half precision."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,23 @@ class Trial:
 def try_out(model: nn.Module, layers: list[BNLayer], batch: Batch, conditions: Conditions) -> Trial:
     """Run a few samples of `batch` through `model`, inside `conditions.entered(model)`.
 
-    Layers of unknown kind are settled by it.
+    Layers of unknown kind are settled by it. Where the model takes no part of a batch (a graph, a
+    clip of frames), the whole of it is tried. Whether samples depend on each other is not known
+    then, nor for batches of one.
     """
     size = min(SAMPLES, batch.size)
-    whole = conditions.moved(batch)
-    data = slice_batch(whole, 0, size, batch.size)
+    try:
+        return _try_samples(model, layers, batch, size, conditions)
+    except ForwardError:
+        if size == batch.size:
+            raise
+        return _try_samples(model, layers, batch, batch.size, conditions)
+
+
+def _try_samples(
+    model: nn.Module, layers: list[BNLayer], batch: Batch, size: int, conditions: Conditions
+) -> Trial:
+    data = slice_batch(conditions.moved(batch), 0, size, batch.size)
     watched = [layer for layer in layers if layer.role != "not-audited"]
 
     def run(data: Any, memory: _LiveMemory | None = None) -> _Look:
@@ -64,7 +79,7 @@ def try_out(model: nn.Module, layers: list[BNLayer], batch: Batch, conditions: C
     first = run(data, memory)
     again = run(data)
     sentences = []
-    chance = _first_change(first, again, size, size)
+    chance = _first_change(first, again, size, 0, size)
     if chance is not None:
         sentences.append(
             f"the forward is stochastic: {chance} differs between two runs of the same batch"
@@ -77,9 +92,15 @@ def try_out(model: nn.Module, layers: list[BNLayer], batch: Batch, conditions: C
             f"{', '.join(called[:4])}{' …' if len(called) > 4 else ''}"
         )
     elif chance is None and size > 1:
-        mates = _first_change(first, run(slice_batch(data, 0, size // 2, size)), size, size // 2)
-        if mates is not None:
-            sentences.append(f"{mates} of a sample depends on the other samples of its batch")
+        half = size // 2
+        for start, stop in ((0, half), (half, size)):
+            with suppress(ForwardError):
+                alone = run(slice_batch(data, start, stop, size))
+                mates = _first_change(first, alone, size, start, stop)
+                if mates is not None:
+                    said = f"{mates} of a sample depends on the other samples of its batch"
+                    sentences.append(said)
+                    break
     names = {layer.name for layer in watched if layer.role == "estimated"}
     return Trial(
         calls={name: calls for name, calls in first.calls.items() if name in names},
@@ -95,7 +116,7 @@ class _Look:
 
     memory: _LiveMemory | None
     calls: dict[str, int] = field(default_factory=dict)
-    rows: list[tuple[str, Tensor]] = field(default_factory=list)
+    rows: list[tuple[str, Tensor, float]] = field(default_factory=list)
     output: Any = None
 
     def __call__(self, layer: BNLayer, forward: Callable[[Tensor], Any], x: Tensor) -> Any:
@@ -104,24 +125,34 @@ class _Look:
         self.calls[layer.name] = self.calls.get(layer.name, 0) + 1
         settled(layer, forward, x)
         if isinstance(x, Tensor) and x.numel() and x.dim() >= 2:
-            values = channels_first(layer, x).flatten(1).float()
-            rows = torch.stack([values.mean(1), values.square().mean(1).sqrt()], 1)
-            self.rows.append((layer.name, rows))
+            values = channels_first(layer, x).flatten(1)
+            wide = values if values.dtype == torch.float64 else values.float()
+            rows = torch.stack([wide.mean(1), wide.square().mean(1).sqrt()], 1)
+            self.rows.append((layer.name, rows, _tolerance(values)))
         return forward(x)
 
 
-def _first_change(a: _Look, b: _Look, size: int, part: int) -> str | None:
-    """What of the first `part` of `size` samples changed first: a layer's input, or the output."""
-    for (name, x), (other, y) in zip(a.rows, b.rows, strict=False):
+def _first_change(a: _Look, b: _Look, size: int, start: int, stop: int) -> str | None:
+    """What of the samples `start` to `stop` of `size`, alone in `b`, changed first: a layer's
+    input, or the output."""
+    part, own = stop - start, slice(start, stop)
+    for (name, x, tolerance), (other, y, _) in zip(a.rows, b.rows, strict=False):
         if name != other:
             return f"the way to layer {name}"
-        if x.shape[0] == size and y.shape[0] == part and _differ(x[:part], y):
+        if x.shape[0] == size and y.shape[0] == part and _differ(x[own], y, tolerance):
             return f"the input of layer {name}"
     outputs = zip(_tensors(a.output), _tensors(b.output), strict=False)
     for x, y in outputs:
-        if x.shape[:1] == (size,) and y.shape == (part, *x.shape[1:]) and _differ(x[:part], y):
+        alike = x.shape[:1] == (size,) and y.shape == (part, *x.shape[1:])
+        if alike and _differ(x[own], y, _tolerance(x)):
             return "the output"
     return None
+
+
+def outputs_differ(a: Any, b: Any) -> bool:
+    """Whether two outputs for the same data differ by more than rounding."""
+    pairs = zip(_tensors(a), _tensors(b), strict=False)
+    return any(x.shape != y.shape or _differ(x, y, 10 * _tolerance(x)) for x, y in pairs)
 
 
 def _tensors(output: Any) -> list[Tensor]:
@@ -129,9 +160,15 @@ def _tensors(output: Any) -> list[Tensor]:
     return [t for t in leaves if isinstance(t, Tensor) and t.is_floating_point() and t.dim() > 0]
 
 
-def _differ(x: Tensor, y: Tensor) -> bool:
+def _tolerance(x: Tensor) -> float:
+    return TOLERANCE.get(x.dtype, COARSE)
+
+
+def _differ(x: Tensor, y: Tensor, tolerance: float) -> bool:
+    if not x.numel():
+        return False
     scale = x.abs().amax().clamp(min=1e-30)
-    return bool((x - y).abs().amax() > TOLERANCE * scale)
+    return bool((x - y).abs().amax() > tolerance * scale)
 
 
 class _LiveMemory(TorchDispatchMode):

@@ -38,7 +38,9 @@ def decide(verification: Verification | None, *, changed_layers: int, forced: bo
             sentence="Not verified: nothing proves that the new statistics help. Give labelled "
             "data that took no part in the calibration (--verify, or verify=) to measure it.",
         )
-    if verification.accuracy is not None:
+    if verification.accuracy is None and verification.broken_before is not None:
+        decision = _repaired(verification)
+    elif verification.accuracy is not None:
         decision = _by_accuracy(verification, verification.accuracy)
     else:
         decision = _by_shift(verification)
@@ -175,6 +177,16 @@ def _by_shift(found: Verification) -> Decision:
             f"Not accepted: no significantly better fit, {figures}.{_already(found)} {unknown}."
         )
     return Decision("worse-fit", accept=False, sentence=sentence)
+
+
+def _repaired(found: Verification) -> Decision:
+    sentence = (
+        "Accepted: with the old statistics activations are not finite "
+        f"({found.broken_before}); with the new ones they are, on "
+        f"{_samples(found.data.samples)}. Without labels it cannot be known how accurate the model "
+        "is now."
+    )
+    return Decision("better-fit", accept=True, sentence=sentence)
 
 
 def _outputs(found: Verification) -> str:

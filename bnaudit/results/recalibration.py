@@ -61,7 +61,8 @@ class Verification:
     `loss` need labels, `entropy`, `agreement` and `kl` class scores; `relative_rms` is for other
     outputs. `only_before_correct` and `only_after_correct` are the discordant pairs, `p_value`
     McNemar's exact two-sided one. `overlap`: samples left out because the calibration data hold
-    them too. `max_loss` is the loss of accuracy that is allowed (0 to 1).
+    them too. `max_loss` is the loss of accuracy that is allowed (0 to 1). `broken_before`: what is
+    said of the old statistics where forwards with them are not finite; there are no shifts then.
     """
 
     data: DataInfo
@@ -79,6 +80,7 @@ class Verification:
     agreement: Share | None = None
     kl: float | None = None
     relative_rms: float | None = None
+    broken_before: str | None = None
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
 
 from bnaudit.engine.batches import Batch, content_hashes, map_tensors
-from bnaudit.engine.conditions import Conditions
+from bnaudit.engine.books import LayerRecord
+from bnaudit.engine.conditions import Conditions, ForwardError
 from bnaudit.engine.exact import exact
 from bnaudit.engine.layers import BNLayer
 from bnaudit.engine.memory import SHARE, free_memory, in_words
@@ -19,7 +21,8 @@ from bnaudit.engine.train_mode import ema, precise
 from bnaudit.engine.trial import Trial, try_out
 from bnaudit.errors import InputError
 from bnaudit.results import MemoryEstimate, Method
-from bnaudit.stats.shift import gamma_weighted_mean, mixed, squared_shift
+from bnaudit.stats.moments import merge, pool
+from bnaudit.stats.shift import channel_mean, gamma_weighted_mean, mixed, squared_shift
 from bnaudit.verbs.samples import MapReader, Reader
 
 SLACK = 1.1
@@ -240,6 +243,27 @@ def own_statistics(layers: Iterable[BNLayer]) -> dict[BNLayer, Statistics]:
     }
 
 
+APART = 1e-3
+"""Beyond this ESM between what layers saw in lockstep and what they see in single forwards, the
+forwards influenced each other; rounding gives 1e-6, bfloat16 1e-4."""
+
+
+def in_lockstep_as_alone(found: Result, records: dict[str, LayerRecord]) -> bool:
+    """Whether single forwards (`records`) show each layer what it saw when all ran together."""
+    for layer, population in found.populations.items():
+        record = records.get(layer.name)
+        if record is None or not record.sites or not bool(population.groups.count.any()):
+            continue
+        together = pool(population.groups)
+        alone = pool(reduce(merge, [site.groups for site in record.sites]))
+        shift = squared_shift(
+            alone.mean[0], alone.var[0], together.mean[0], together.var[0], layer.eps or 0.0
+        )
+        if float(channel_mean(shift.total)) > APART**2:
+            return False
+    return True
+
+
 def calibrate(
     model: nn.Module,
     layers: list[BNLayer],
@@ -252,7 +276,12 @@ def calibrate(
     """Run the plan's method. Inside `conditions.entered`."""
     work = Calibration(model, layers, plan.batches, plan.batches.groups, conditions, rule, progress)
     if plan.method == "exact":
-        return exact(work, plan.trial)
+        try:
+            return exact(work, plan.trial)
+        except ForwardError as error:  # what runs alone and not together keeps its state elsewhere
+            result = sequential(work, plan.trial)
+            result.notes.append(f"exact failed ({error}); so layer by layer instead")
+            return result
     if plan.method == "sequential":
         return sequential(work, plan.trial)
     if plan.method == "precise":

@@ -14,7 +14,9 @@ from bnaudit.engine.exact import Done, exact
 from bnaudit.engine.layers import BNLayer
 from bnaudit.engine.outputs import OutputComparison, Task
 from bnaudit.engine.population import Calibration, Result, Statistics
-from bnaudit.engine.trial import Trial
+from bnaudit.engine.state import Applied
+from bnaudit.engine.trial import Trial, outputs_differ
+from bnaudit.errors import ModelError
 from bnaudit.results import Attribution
 from bnaudit.verbs.calibration import first_samples
 
@@ -34,10 +36,29 @@ def corrected_condition(
     advance: Callable[[int], None],
     done: Done | None = None,
 ) -> Result:
-    """What `layers` see, each normalising by what it sees. Inside `conditions.entered(model)`."""
+    """What `layers` see, each normalising by what it sees. Inside `conditions.entered(model)`.
+
+    Raises `ModelError` where a forward of its own does not give what it gave among the others.
+    """
     groups = groups_of(batches)
     work = Calibration(model, layers, batches, groups, conditions, _as_it_is, advance)
-    return exact(work, trial, done)
+    together: list[Any] = []
+
+    def keep(batch: Batch, output: Any) -> None:
+        if batch.index == batches[0].index:
+            together.append(output)
+        if done is not None:
+            done(batch, output)
+
+    result = exact(work, trial, keep)
+    with Applied(result.statistics):
+        alone = work.forward(batches[0])
+    if not trial.dependence and outputs_differ(together[0], alone):
+        raise ModelError(
+            "the forwards influence each other when they run together (does the model, or a hook, "
+            "keep state of its own during a forward?)"
+        )
+    return result
 
 
 def groups_of(batches: Iterable[Batch]) -> int:

@@ -34,7 +34,14 @@ DEFAULT_BATCH_SIZE = 32
 DEFAULT_SAMPLES = 2000
 """How many samples the command line draws unless told otherwise."""
 
-AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+_AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(dtype: str) -> torch.dtype | None:
+    """The dtype of autocast by its name on the command line; None for float32."""
+    if dtype not in _AUTOCAST:
+        raise InputError(f"dtype is {dtype!r}: give one of {', '.join(_AUTOCAST)}")
+    return _AUTOCAST[dtype]
 
 
 def measure(
@@ -97,7 +104,7 @@ def measure(
     target = torch.device(device) if device is not None else None
     where = target or device_of(inner)
     conditions = Conditions(
-        forward or default_forward, where, target, AUTOCAST[dtype], channels_last, seed
+        forward or default_forward, where, target, autocast(dtype), channels_last, seed
     )
     check_positive("batch_size", batch_size)
     size = pass_batch_size(batch_size, train_batch_size)

@@ -21,7 +21,7 @@ from bnaudit.targets.data import DataTarget, open_data
 from bnaudit.targets.forward import build_compare, build_forward
 from bnaudit.targets.models import build_model
 from bnaudit.targets.transforms import build_transform
-from bnaudit.verbs.measure import AUTOCAST, DEFAULT_BATCH_SIZE, pass_batch_size
+from bnaudit.verbs.measure import DEFAULT_BATCH_SIZE, autocast, pass_batch_size
 from bnaudit.verbs.samples import MapReader, Reader, StreamReader
 
 _NAME_IT = (
@@ -70,7 +70,7 @@ def prepare(settings: Settings, default_samples: int) -> Prepared:
         build_forward(settings.forward) if settings.forward else default_forward,
         device,
         device,
-        AUTOCAST[settings.dtype],
+        autocast(settings.dtype),
         settings.channels_last,
         settings.seed,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,8 @@ from bnaudit.engine.batches import default_forward
 from bnaudit.engine.conditions import Conditions
 from bnaudit.engine.layers import BNLayer, find_layers
 from bnaudit.engine.memory import parse_size
-from bnaudit.engine.paired import paired_pass
-from bnaudit.engine.population import Statistics
+from bnaudit.engine.paired import Paired, paired_pass
+from bnaudit.engine.population import Result, Statistics
 from bnaudit.engine.wrappers import unwrap
 from bnaudit.errors import InputError, ModelError
 from bnaudit.findings.decision import decide
@@ -27,10 +27,11 @@ from bnaudit.verbs.calibration import (
     MixingRule,
     Plan,
     calibrate,
+    in_lockstep_as_alone,
     make_plan,
     own_statistics,
 )
-from bnaudit.verbs.measure import AUTOCAST, DEFAULT_BATCH_SIZE, about, device_of, none_reached
+from bnaudit.verbs.measure import DEFAULT_BATCH_SIZE, about, autocast, device_of, none_reached
 from bnaudit.verbs.recalibrated_layers import LayerDescriber, largest, left_alone
 from bnaudit.verbs.samples import Reader, check_positive, data_info, reader_of, split_reader
 from bnaudit.verbs.selection import select_layers
@@ -167,8 +168,9 @@ def recalibrate(
     target = torch.device(device) if device is not None else None
     where = target or device_of(inner)
     conditions = Conditions(
-        forward or default_forward, where, target, AUTOCAST[dtype], channels_last, seed
+        forward or default_forward, where, target, autocast(dtype), channels_last, seed
     )
+    _check_arguments(method, momentum, prior, above, max_memory, max_loss)
     check_positive("batch_size", batch_size)
     if verify is not None and verify_split is not None:
         raise InputError("give verify or verify_split, not both")
@@ -179,7 +181,7 @@ def recalibrate(
         verification = Source(other, f"{type(verify).__name__} object")
     elif verify_split is not None:
         calibration, verification = calibration.split(verify_split, verify_samples)
-    limit = parse_size(max_memory, "max_memory") if isinstance(max_memory, str) else max_memory
+    limit = parse_size(str(max_memory), "max_memory") if max_memory is not None else None
     patterns = (layers,) if isinstance(layers, str) else tuple(layers)
     result = recalibrate_with(
         model,
@@ -196,6 +198,26 @@ def recalibrate(
     if result.decision.use:
         result.apply()
     return result
+
+
+def _check_arguments(
+    method: str,
+    momentum: float | None,
+    prior: float,
+    above: float | None,
+    max_memory: int | str | None,
+    max_loss: float,
+) -> None:
+    """Raises `InputError` for what cannot be meant."""
+    if method not in get_args(Method):
+        raise InputError(f"method is {method!r}: give one of {', '.join(get_args(Method))}")
+    if momentum is not None and not 0 < momentum <= 1:
+        raise InputError(f"momentum is {momentum}: give a number above 0, and at most 1")
+    for name, value in (("prior", prior), ("above", above), ("max_loss", max_loss)):
+        if value is not None and not 0 <= value < float("inf"):
+            raise InputError(f"{name} is {value}: give a number that is not negative")
+    if isinstance(max_memory, int):
+        check_positive("max_memory", max_memory)
 
 
 @dataclass(frozen=True)
@@ -254,18 +276,14 @@ def recalibrate_with(
         rule = MixingRule(own, samples / (choice.prior + samples), choice.above)
         with progress(f"recalibrating ({plan.method})", *_steps(plan, chosen)) as advance:
             found = calibrate(inner, chosen, plan, conditions, rule, choice, advance)
+        calibrated = _check(inner, layers, plan, conditions, found, progress)
+        if not _settled(plan, found, calibrated):
+            say(_SHARED_STATE)
+            plan = replace(plan, method="sequential", notes=(*plan.notes, _SHARED_STATE))
+            with progress("recalibrating (sequential)", len(chosen), "layers") as advance:
+                found = calibrate(inner, chosen, plan, conditions, rule, choice, advance)
+            calibrated = _check(inner, layers, plan, conditions, found, progress)
         kept |= left_alone(chosen, found, rule)
-        with progress("checking on the calibration data", samples, "samples") as advance:
-            calibrated = paired_pass(
-                inner,
-                layers,
-                plan.batches,
-                plan.batches.groups,
-                conditions,
-                found.statistics,
-                task="other",
-                progress=advance,
-            )
         verified = None
         if verification is not None and found.statistics:
             reader = verification.reader
@@ -316,6 +334,42 @@ def recalibrate_with(
     return Recalibration(
         report, statistics, _layers={layer.name: layer for layer in found.statistics}
     )
+
+
+_SHARED_STATE = (
+    "the forwards influence each other when they run together (does the model, or a hook, keep "
+    "state of its own during a forward?); so layer by layer instead"
+)
+
+
+def _settled(plan: Plan, found: Result, calibrated: Paired) -> bool:
+    """Whether single forwards bear out what `exact` found; what depends on the batches need not."""
+    if plan.method != "exact" or plan.trial.dependence:
+        return True
+    return in_lockstep_as_alone(found, calibrated.after)
+
+
+def _check(
+    model: nn.Module,
+    layers: list[BNLayer],
+    plan: Plan,
+    conditions: Conditions,
+    found: Result,
+    progress: Bar,
+) -> Paired:
+    """The calibration data under the old and the new statistics, one batch after another."""
+    samples = plan.batches.samples
+    with progress("checking on the calibration data", samples, "samples") as advance:
+        return paired_pass(
+            model,
+            layers,
+            plan.batches,
+            plan.batches.groups,
+            conditions,
+            found.statistics,
+            task="other",
+            progress=advance,
+        )
 
 
 def _steps(plan: Plan, chosen: list[BNLayer]) -> tuple[int | None, str]:

@@ -60,8 +60,8 @@ def _reason(layer: BNLayer, called: dict[str, int], *, selected: bool, frozen: b
         return "not among --layers"
     if layer.frozen and not frozen:
         return "frozen: the weights were trained with these constants (--include-frozen)"
+    if layer.verified:
+        return None
     if layer.name not in called:
-        return "never called: nothing is known of its input"
-    if not layer.verified:
-        return layer.note or "its output does not show that it normalises by its statistics"
-    return None
+        return "of unknown kind, and not called by the first samples: nothing shows what it does"
+    return layer.note or "its output does not show that it normalises by its statistics"

@@ -112,6 +112,7 @@ def verify_with(
         data=data_info(reader, source, seen.samples, transform, labelled=labelled),
         overlap=unseen.overlap,
         max_loss=max_loss,
+        broken_before=seen.broken,
         layer_shift=layer_shift_change(*audits),
         largest_shift=largest_shift_change(*audits),
         labelled=correct.n if correct else 0,
