@@ -62,18 +62,12 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def _marks(name: str) -> Iterator[pytest.MarkDecorator]:
-    if name not in NAMED:
-        yield pytest.mark.slow
-    if name == "raft_large":
-        yield pytest.mark.xfail(
-            strict=True, reason="it keeps its correlation pyramid on itself: one for all forwards"
-        )
-
-
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[*_marks(name)]) for name in builders_with_batchnorm()],
+    [
+        pytest.param(name, marks=() if name in NAMED else pytest.mark.slow)
+        for name in builders_with_batchnorm()
+    ],
 )
 def test_exact_leaves_nothing_but_rounding_in_every_layer(name: str) -> None:
     case = case_of(name)

@@ -467,7 +467,6 @@ SWITCHES: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.mark.xfail(strict=True, reason="forwards put back in another order than they entered")
 @pytest.mark.filterwarnings("ignore:Anomaly Detection", "ignore:TF32 acceleration")
 @pytest.mark.parametrize("switch", SWITCHES)
 def test_a_switch_of_the_process_that_a_forward_puts_back_is_as_before(switch: str) -> None:
@@ -500,7 +499,6 @@ def test_parameters_that_a_forward_puts_in_place_for_a_call_are_gone_after_it() 
     is_exact(called)
 
 
-@pytest.mark.xfail(strict=True, reason="dispatch modes of a waiting forward see the others' work")
 def test_a_dispatch_mode_sees_the_operations_of_its_own_forward_alone() -> None:
     class Norms(TorchDispatchMode):
         def __init__(self) -> None:
@@ -636,7 +634,6 @@ def with_a_bright_pixel(x: Tensor, sample: int) -> Tensor:
     return x
 
 
-@pytest.mark.xfail(strict=True, reason="2·L sweeps are 4 here: the residual is 0.1 and falling")
 @pytest.mark.parametrize("sample", [3, 21])
 def test_a_layer_called_twice_by_some_batches_settles(sample: int) -> None:
     """Called twice by the first batch, or by a later one alone."""
