@@ -53,8 +53,19 @@ class Conditions:
             yield
 
     def moved(self, batch: Batch) -> Any:
-        """The batch's data where the forward runs."""
-        return to_device(batch.data, self.device, channels_last=self.channels_last)
+        """The batch's data where the forward runs. Raises `OutOfMemoryError`."""
+        try:
+            return to_device(batch.data, self.device, channels_last=self.channels_last)
+        except Exception as error:
+            if ran_out_of_memory(error):
+                raise OutOfMemoryError(self._out_of_memory(batch)) from error
+            raise
+
+    def _out_of_memory(self, batch: Batch) -> str:
+        return (
+            f"out of memory on {self.device} with batches of {batch.size}: give a smaller "
+            "--batch-size"
+        )
 
     def run(self, model: nn.Module, data: Any, batch: Batch) -> Any:
         """The forward of `data`, which is `batch` on the device, or a part of it.
@@ -69,10 +80,7 @@ class Conditions:
             raise
         except Exception as error:
             if ran_out_of_memory(error):
-                raise OutOfMemoryError(
-                    f"out of memory on {self.device} with batches of {batch.size}: give a smaller "
-                    "--batch-size"
-                ) from error
+                raise OutOfMemoryError(self._out_of_memory(batch)) from error
             if _is_ours(error):
                 raise
             raise ForwardError(

@@ -51,13 +51,21 @@ def _modes(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _buffers(model: nn.Module) -> Iterator[None]:
-    """Put back every buffer that changed: its tensor where it was rebound, its values in place."""
+    """Put back every buffer that changed: its tensor where it was rebound, its values in place.
+
+    Parameters are put back where they were rebound (`torch.func.functional_call` does).
+    """
     tables = [(module, dict(module._buffers)) for module in model.modules()]
+    parameters = [(module, dict(module._parameters)) for module in model.modules()]
     values = [(b, b.clone()) for _, table in tables for b in table.values() if b is not None]
     try:
         yield
     finally:
         _put_back(tables)
+        for module, table in parameters:
+            if [*map(id, module._parameters.values())] != [*map(id, table.values())]:
+                module._parameters.clear()
+                module._parameters.update(table)
         with torch.no_grad():
             for buffer, before in values:
                 if not _same_bits(buffer, before):
@@ -86,13 +94,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     cuda_states = torch.cuda.get_rng_state_all() if cuda else []
     mps_state = torch.mps.get_rng_state() if device.type == "mps" else None
     try:
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        torch.default_generator.manual_seed(seed)
-        if cuda:
-            torch.cuda.manual_seed_all(seed)
-        if mps_state is not None:
-            torch.mps.manual_seed(seed)
+        reseed(seed, device)
         yield
     finally:
         random.setstate(python_state)
@@ -102,6 +104,17 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
             torch.cuda.set_rng_state_all(cuda_states)
         if mps_state is not None:
             torch.mps.set_rng_state(mps_state)
+
+
+def reseed(seed: int, device: torch.device) -> None:
+    """Seed all generators that `seeded` restores."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda" or torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
+    if device.type == "mps":
+        torch.mps.manual_seed(seed)
 
 
 @contextmanager
@@ -199,8 +212,9 @@ class Applied:
         """The layer normalises by these from now on."""
         own_mean, own_var = self._own.setdefault(layer, layer.estimated)
         buffers = layer.module._buffers
-        buffers["running_mean"] = mean.detach().to(own_mean)
-        buffers["running_var"] = var.detach().to(own_var)
+        # The dtype first: not every device has float64.
+        buffers["running_mean"] = mean.detach().to(own_mean.dtype).to(own_mean.device)
+        buffers["running_var"] = var.detach().to(own_var.dtype).to(own_var.device)
 
     def __exit__(self, *exception: object) -> None:
         for layer, (mean, var) in self._own.items():

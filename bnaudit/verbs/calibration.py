@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import reduce
+from functools import partial, reduce
 
 import torch
 from torch import Tensor, nn
 
 from bnaudit.engine.batches import Batch, content_hashes, map_tensors
 from bnaudit.engine.books import LayerRecord
-from bnaudit.engine.conditions import Conditions, ForwardError
+from bnaudit.engine.conditions import Conditions
 from bnaudit.engine.exact import exact
 from bnaudit.engine.layers import BNLayer
 from bnaudit.engine.memory import SHARE, free_memory, in_words
 from bnaudit.engine.population import Calibration, Result, Rule, Statistics
 from bnaudit.engine.sequential import sequential
+from bnaudit.engine.state import reseed
 from bnaudit.engine.train_mode import ema, precise
 from bnaudit.engine.trial import Trial, try_out
 from bnaudit.errors import InputError
@@ -61,7 +62,7 @@ class MixingRule:
         if self._above is not None:
             squared = squared_shift(mean, var, *self._own[layer], layer.eps or 0.0).total
             shift = float(gamma_weighted_mean(squared, layer.gamma())) ** 0.5
-            if shift <= self._above:
+            if not shift > self._above:  # γ = 0 in every channel has none
                 self.below.add(layer)
                 return None
             self.below.discard(layer)
@@ -70,16 +71,21 @@ class MixingRule:
 
 @dataclass
 class Batches:
-    """The calibration data, to be gone through several times; they hash themselves on the way."""
+    """The calibration data, to be gone through several times; they hash themselves on the way.
+
+    `before_reading` makes random transforms draw the same, where the data are read each time.
+    """
 
     source: Iterable[Batch]
     groups: int
     samples: int
+    before_reading: Callable[[], None] = lambda: None
     hashes: set[bytes] = field(default_factory=set)
     read: int = 0
 
     def __iter__(self) -> Iterator[Batch]:
         """A batch's samples are counted and hashed the first time."""
+        self.before_reading()
         for number, batch in enumerate(self.source):
             if number >= self.read:
                 self.hashes.update(content_hashes(batch))
@@ -122,33 +128,36 @@ def make_plan(
             raise InputError("the data gave no batch: nothing to calibrate on")
         first, samples = stream[0], sum(batch.size for batch in stream)
     trial = try_out(model, layers, first, conditions)
-    method, notes = choice.method, []
-    memory = None
+    method, memory, notes = choice.method, None, []
     if method == "exact":
         memory = memory_estimate(trial, first, samples, conditions, choice.max_memory)
         fitting = fitting_samples(memory, trial, first)
-        if memory.needed <= memory.limit:
-            say(f"exact: {_needs(memory, samples)}")
-        elif choice.all_samples or fitting < min(first.size, samples):
-            method = "sequential"
-            notes.append(f"{_needs(memory, samples)}: too much, so layer by layer instead")
-            memory = None
+        needs = _needs(memory, samples)
+        if fitting >= samples:
+            say(f"exact: {needs}")
+        elif choice.all_samples or fitting < first.size:
+            notes.append(f"{needs}: too much, so layer by layer instead")
+            method, memory = "sequential", None
         else:
-            subset = f"a random subset of {fitting:,}"
-            if stream is not None:
-                stream = first_samples(stream, fitting)
-                fitting = sum(batch.size for batch in stream)
-                subset = f"the first {fitting:,} of the loader"
-            notes.append(f"{_needs(memory, samples)}: too much, so {subset}")
-            memory = replace(memory, needed=memory.needed * fitting // samples)
-            samples = fitting
-            if isinstance(reader, MapReader):
-                reader = replace(reader, samples=fitting, skipped=[], notes=[])
+            reader, stream = _fewer(reader, stream, fitting)
+            samples = fitting if stream is None else sum(batch.size for batch in stream)
+            what = "a random subset of" if stream is None else "the loader's first"
+            notes.append(f"{needs}: too much, so {what} {samples:,}")
+            memory = memory_estimate(trial, first, samples, conditions, memory.limit)
         for note in notes:
             say(note)
-    return Plan(
-        method, trial, _hold(reader, stream, first, samples, method), reader, memory, tuple(notes)
-    )
+    batches = _hold(reader, stream, first, samples, method, conditions)
+    return Plan(method, trial, batches, reader, memory, tuple(notes))
+
+
+def _fewer(
+    reader: Reader, stream: list[Batch] | None, samples: int
+) -> tuple[Reader, list[Batch] | None]:
+    """As many samples: drawn anew from a data set, the first batches of a stream."""
+    if isinstance(reader, MapReader):
+        return replace(reader, samples=samples, skipped=[], notes=[]), None
+    assert stream is not None
+    return reader, first_samples(stream, samples)
 
 
 def _needs(memory: MemoryEstimate, samples: int) -> str:
@@ -163,9 +172,7 @@ def memory_estimate(
 ) -> MemoryEstimate:
     """What `exact` would hold of `samples` samples; `limit` in bytes, None: what is free."""
     device = conditions.device
-    per_sample = int(SLACK * trial.live_bytes)
-    if device.type == "cpu":
-        per_sample += _bytes_of(first)
+    per_sample = int(SLACK * trial.live_bytes) + _bytes_of(first)
     extra = int(SLACK * max(0, trial.peak_bytes - trial.live_bytes)) * first.size
     limit = limit if limit is not None else int(SHARE * free_memory(device))
     return MemoryEstimate(per_sample, per_sample * samples + extra, limit, str(device))
@@ -190,15 +197,21 @@ def _bytes_of(batch: Batch) -> int:
 
 
 def _hold(
-    reader: Reader, stream: list[Batch] | None, first: Batch, samples: int, method: Method
+    reader: Reader,
+    stream: list[Batch] | None,
+    first: Batch,
+    samples: int,
+    method: Method,
+    conditions: Conditions,
 ) -> Batches:
     """The data in memory, or read again for every pass where there are too many."""
+    seed, device = conditions.seed, conditions.device
     if stream is not None:
         groups = 1 + max(int(batch.groups.max()) for batch in stream)
         return Batches(stream, groups, samples)
     large = _bytes_of(first) * samples > HELD * free_memory(torch.device("cpu"))
     if method != "exact" and large:
-        return Batches(reader, reader.groups, samples)
+        return Batches(reader, reader.groups, samples, partial(reseed, seed, device))
     batches = list(reader)
     return Batches(batches, reader.groups, sum(batch.size for batch in batches))
 
@@ -276,12 +289,7 @@ def calibrate(
     """Run the plan's method. Inside `conditions.entered`."""
     work = Calibration(model, layers, plan.batches, plan.batches.groups, conditions, rule, progress)
     if plan.method == "exact":
-        try:
-            return exact(work, plan.trial)
-        except ForwardError as error:  # what runs alone and not together keeps its state elsewhere
-            result = sequential(work, plan.trial)
-            result.notes.append(f"exact failed ({error}); so layer by layer instead")
-            return result
+        return exact(work, plan.trial)
     if plan.method == "sequential":
         return sequential(work, plan.trial)
     if plan.method == "precise":

@@ -8,11 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
-from itertools import chain
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset
 
 from bnaudit._version import __version__
@@ -26,6 +25,7 @@ from bnaudit.findings.verdict import judge
 from bnaudit.results import Audit, ModelInfo
 from bnaudit.verbs import attribution
 from bnaudit.verbs.bars import Bar, no_bar
+from bnaudit.verbs.devices import device_of, usable_device
 from bnaudit.verbs.figures import audit_layer, channel_table, describe_layer
 from bnaudit.verbs.samples import Reader, check_positive, data_info, reader_of
 
@@ -101,7 +101,7 @@ def measure(
     """
     check_positive("train_batch_size", train_batch_size)
     inner = unwrap(model)
-    target = torch.device(device) if device is not None else None
+    target = usable_device(device, "device") if device is not None else None
     where = target or device_of(inner)
     conditions = Conditions(
         forward or default_forward, where, target, autocast(dtype), channels_last, seed
@@ -217,12 +217,6 @@ def pass_batch_size(batch_size: int, train_batch_size: int | None) -> int:
     if train_batch_size is None:
         return batch_size
     return max(train_batch_size, batch_size - batch_size % train_batch_size)
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where the model's first parameter or buffer is; the CPU for a model without any."""
-    first = next(chain[Tensor](model.parameters(), model.buffers()), None)
-    return first.device if first is not None else torch.device("cpu")
 
 
 def _check_mini_batch(train_batch_size: int | None, reader: Reader) -> None:

@@ -21,6 +21,7 @@ from bnaudit.targets.data import DataTarget, open_data
 from bnaudit.targets.forward import build_compare, build_forward
 from bnaudit.targets.models import build_model
 from bnaudit.targets.transforms import build_transform
+from bnaudit.verbs.devices import usable_device
 from bnaudit.verbs.measure import DEFAULT_BATCH_SIZE, autocast, pass_batch_size
 from bnaudit.verbs.samples import MapReader, Reader, StreamReader
 
@@ -65,7 +66,7 @@ def prepare(settings: Settings, default_samples: int) -> Prepared:
             "no data: say what to measure on with --data imagefolder:DIR, cifar10:DIR, npz:FILE or "
             "path/file.py:factory"
         )
-    device = _device(settings.device)
+    device = usable_device(settings.device, "--device")
     conditions = Conditions(
         build_forward(settings.forward) if settings.forward else default_forward,
         device,
@@ -175,24 +176,3 @@ def reader_for(
         pin_memory=device.type == "cuda",
         skip_bad=settings.skip_bad,
     )
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise InputError(f"--device {name}: use auto, cpu, cuda, cuda:1 or mps")
-    if device.type == "cuda" and (
-        not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()
-    ):
-        count = torch.cuda.device_count()
-        raise InputError(f"--device {name}: PyTorch sees {count} CUDA devices; use --device cpu")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise InputError(f"--device {name}: PyTorch sees no MPS device; use --device cpu")
-    return device

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from bnaudit.engine.batches import default_forward
-from bnaudit.engine.conditions import Conditions
+from bnaudit.engine.conditions import Conditions, ForwardError
 from bnaudit.engine.layers import BNLayer, find_layers
 from bnaudit.engine.memory import parse_size
 from bnaudit.engine.paired import Paired, paired_pass
 from bnaudit.engine.population import Result, Statistics
 from bnaudit.engine.wrappers import unwrap
-from bnaudit.errors import InputError, ModelError
+from bnaudit.errors import InputError, ModelError, one_line
 from bnaudit.findings.decision import decide
 from bnaudit.results import Decision, Method, ModelInfo, Recalibrated
 from bnaudit.verbs.bars import Bar, no_bar
@@ -31,7 +31,8 @@ from bnaudit.verbs.calibration import (
     make_plan,
     own_statistics,
 )
-from bnaudit.verbs.measure import DEFAULT_BATCH_SIZE, about, autocast, device_of, none_reached
+from bnaudit.verbs.devices import device_of, usable_device
+from bnaudit.verbs.measure import DEFAULT_BATCH_SIZE, about, autocast, none_reached
 from bnaudit.verbs.recalibrated_layers import LayerDescriber, largest, left_alone
 from bnaudit.verbs.samples import Reader, check_positive, data_info, reader_of, split_reader
 from bnaudit.verbs.selection import select_layers
@@ -165,7 +166,7 @@ def recalibrate(
         >>> result.decision.sentence, result.applied  # doctest: +SKIP
     """
     inner = unwrap(model)
-    target = torch.device(device) if device is not None else None
+    target = usable_device(device, "device") if device is not None else None
     where = target or device_of(inner)
     conditions = Conditions(
         forward or default_forward, where, target, autocast(dtype), channels_last, seed
@@ -274,15 +275,9 @@ def recalibrate_with(
         own = own_statistics(layers)
         samples = plan.batches.samples
         rule = MixingRule(own, samples / (choice.prior + samples), choice.above)
-        with progress(f"recalibrating ({plan.method})", *_steps(plan, chosen)) as advance:
-            found = calibrate(inner, chosen, plan, conditions, rule, choice, advance)
-        calibrated = _check(inner, layers, plan, conditions, found, progress)
-        if not _settled(plan, found, calibrated):
-            say(_SHARED_STATE)
-            plan = replace(plan, method="sequential", notes=(*plan.notes, _SHARED_STATE))
-            with progress("recalibrating (sequential)", len(chosen), "layers") as advance:
-                found = calibrate(inner, chosen, plan, conditions, rule, choice, advance)
-            calibrated = _check(inner, layers, plan, conditions, found, progress)
+        plan, found, calibrated = _calibrate(
+            inner, layers, chosen, plan, conditions, rule, choice, progress, say
+        )
         kept |= left_alone(chosen, found, rule)
         verified = None
         if verification is not None and found.statistics:
@@ -336,10 +331,43 @@ def recalibrate_with(
     )
 
 
-_SHARED_STATE = (
-    "the forwards influence each other when they run together (does the model, or a hook, keep "
-    "state of its own during a forward?); so layer by layer instead"
-)
+def _calibrate(
+    model: nn.Module,
+    layers: list[BNLayer],
+    chosen: list[BNLayer],
+    plan: Plan,
+    conditions: Conditions,
+    rule: MixingRule,
+    choice: Choice,
+    progress: Bar,
+    say: Callable[[str], None],
+) -> tuple[Plan, Result, Paired]:
+    """Run the plan, and see the calibration data under the old and the new statistics.
+
+    What single forwards do not bear out, or do not even allow, is done again layer by layer: the
+    plan that comes back is the one that held.
+    """
+
+    def attempt(plan: Plan) -> tuple[Plan, Result, Paired]:
+        with progress(f"recalibrating ({plan.method})", *_steps(plan, chosen)) as advance:
+            found = calibrate(model, chosen, plan, conditions, rule, choice, advance)
+        return plan, found, _check(model, layers, plan, conditions, found, progress)
+
+    try:
+        made = attempt(plan)
+        if _settled(*made):
+            return made
+        fault = "what layers see together is not what they see alone"
+    except ForwardError as error:
+        if plan.method != "exact":
+            raise
+        fault = one_line(error.__cause__ or error)
+    note = (
+        f"the forwards influence each other when they run together ({fault}): the model, or a "
+        "hook, keeps state of its own during a forward; so layer by layer instead"
+    )
+    say(note)
+    return attempt(replace(plan, method="sequential", notes=(*plan.notes, note)))
 
 
 def _settled(plan: Plan, found: Result, calibrated: Paired) -> bool:

@@ -200,7 +200,6 @@ def test_above_leaves_layers_alone_whose_own_output_shift_is_not_above_it(method
         assert layer.changed or layer.reason == "own output shift not above --above"
 
 
-@pytest.mark.xfail(strict=True, reason="its output shift is 0/0, which is not at most a threshold")
 def test_above_leaves_a_layer_alone_whose_weights_are_all_zero() -> None:
     """As a residual block's last BN at the start of training: nothing of its shift gets out."""
     model, x = net("residual"), images()

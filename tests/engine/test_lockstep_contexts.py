@@ -489,7 +489,6 @@ def test_a_switch_of_the_process_that_a_forward_puts_back_is_as_before(switch: s
     assert after == before
 
 
-@pytest.mark.xfail(strict=True, reason="the parameters of another forward are left in the model")
 def test_parameters_that_a_forward_puts_in_place_for_a_call_are_gone_after_it() -> None:
     def called(net: Net, x: Tensor) -> Tensor:
         x = net.inner(x)

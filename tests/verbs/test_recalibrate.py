@@ -453,7 +453,7 @@ def test_a_stream_that_does_not_fit_gives_its_first_batches() -> None:
     result = bnaudit.recalibrate(classifier(), x.split(8), samples=200, max_memory=limit)
     taken = result.report.data.samples
     assert 40 < taken < 100
-    assert f"the first {taken} of the loader" in result.report.notes[0]
+    assert f"the loader's first {taken}" in result.report.notes[0]
     expected = bnaudit.recalibrate(classifier(), x[:taken].split(8)).statistics
     for name, pair in expected.items():
         torch.testing.assert_close(result.statistics[name], pair)
