@@ -40,6 +40,7 @@ class LoadReport:
     added: str
     loaded: int
     names: Mapping[str, str] = field(repr=False)
+    dtypes: Mapping[str, torch.dtype] = field(repr=False)
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     mismatched: tuple[str, ...]
@@ -83,6 +84,7 @@ def load_checkpoint(
         added=match.added,
         loaded=len(match.tensors),
         names=match.sources,
+        dtypes={name: weights.tensors[own].dtype for name, own in match.sources.items()},
         missing=match.missing,
         unexpected=match.unexpected,
         mismatched=tuple(map(str, match.mismatched)),

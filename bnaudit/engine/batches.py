@@ -174,7 +174,11 @@ def _cut(
 
 
 def content_hashes(batch: Batch) -> list[bytes]:
-    """A hash of the input of each sample, as the model gets it; labels do not count."""
+    """A hash of the input of each sample, as the model gets it; labels do not count.
+
+    Where an input has floating-point tensors, these alone: numbers of samples would tell apart
+    what is the same.
+    """
     data = batch.data
     if isinstance(data, (tuple, list)) and data and not _is_image_list(data):
         data = data[0]
@@ -185,14 +189,18 @@ def content_hashes(batch: Batch) -> list[bytes]:
 
 def _hash(sample: Any) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
+    found: list[Tensor] = []
 
-    def add(tensor: Tensor) -> Tensor:
+    def note(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    map_tensors(note, sample)
+    floating = [tensor for tensor in found if tensor.is_floating_point()]
+    for tensor in floating or found:
         host = tensor.detach().cpu().contiguous()
         digest.update(str((host.dtype, tuple(host.shape))).encode())
         digest.update(host.flatten().view(torch.uint8).numpy().tobytes())
-        return tensor
-
-    map_tensors(add, sample)
     return digest.digest()
 
 

@@ -18,6 +18,8 @@ from bnaudit.errors import BnauditError, ModelError, one_line
 
 Forward = Callable[[nn.Module, Any], Any]
 
+_OUT_OF_MEMORY = ("DefaultCPUAllocator", "STATUS_ALLOC_FAILED", "out of memory")
+
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 
 
@@ -102,7 +104,7 @@ def ran_out_of_memory(error: BaseException) -> bool:
     """Whether this is how torch, or Python, says that memory ran out; the CPU's has no type."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OUT_OF_MEMORY)
 
 
 def _is_ours(error: Exception) -> bool:

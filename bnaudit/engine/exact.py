@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from bnaudit.engine.batches import Batch
-from bnaudit.engine.conditions import OutOfMemoryError
+from bnaudit.engine.conditions import OutOfMemoryError, ran_out_of_memory
 from bnaudit.engine.layers import BNLayer
 from bnaudit.engine.lockstep import Arrival, Lockstep
 from bnaudit.engine.population import Account, Calibration, Result, Stopped, in_order
@@ -85,8 +85,10 @@ def _in_lockstep(work: Calibration, later: list[BNLayer], done: Done | None) -> 
             Lockstep(work.layers, work.conditions.device, look, barrier).run(
                 [_until_stopped(work, batch) for batch in batches], finished
             )
-        except OutOfMemoryError as error:
-            raise _with_number_to_try(work, batches, result) from error
+        except Exception as error:  # in a forward, or between them
+            if isinstance(error, OutOfMemoryError) or ran_out_of_memory(error):
+                raise _with_number_to_try(work, batches, result) from error
+            raise
     return result
 
 

@@ -16,19 +16,30 @@ SHARE = 0.7
 _UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _UNITS |= {f"{unit}I": 1024.0**power for power, unit in enumerate("KMGT", 1)}
 
-_CGROUP = Path("/sys/fs/cgroup")
+_CGROUPS = (  # versions 2 and 1: folder, limit, usage, the part of it that is file cache
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
+    (
+        Path("/sys/fs/cgroup/memory"),
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        "total_inactive_file",
+    ),
+)
+"""A container's own limits; those of groups around it are not seen from inside."""
 
 
 def free_memory(device: torch.device) -> int:
     """Bytes that are free on `device`; on the CPU a container's limit counts."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(free + cached)
+        reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(free + reserved)
     available = int(psutil.virtual_memory().available)
-    limit, used = (_number(_CGROUP / f"memory.{what}") for what in ("max", "current"))
-    if limit is not None and used is not None:
-        available = min(available, max(0, limit - used))
+    for folder, ceiling_file, usage_file, cached in _CGROUPS:
+        ceiling, taken = _number(folder / ceiling_file), _number(folder / usage_file)
+        if ceiling is not None and taken is not None:
+            taken -= _statistic(folder / "memory.stat", cached)  # file cache is given up on demand
+            available = min(available, max(0, ceiling - taken))
     return available
 
 
@@ -38,6 +49,14 @@ def _number(path: Path) -> int | None:
     except OSError:
         return None
     return int(text) if text.isdecimal() else None
+
+
+def _statistic(path: Path, name: str) -> int:
+    try:
+        found = re.search(rf"^{name} (\d+)$", path.read_text(), re.MULTILINE)
+    except OSError:
+        return 0
+    return int(found[1]) if found else 0
 
 
 def parse_size(text: str, option: str) -> int:

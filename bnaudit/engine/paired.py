@@ -73,6 +73,7 @@ def paired_pass(
     before, after = Collector(groups, None), Collector(groups, None)
     comparison = OutputComparison(task, None)
     outputs = _PerSample()
+    statistics = {layer: _like(layer, *pair) for layer, pair in statistics.items()}
     samples, broken = 0, None
     for batch in batches:
         data = conditions.moved(batch)
@@ -95,6 +96,13 @@ def paired_pass(
         broken = _not_finite(before.finish)
     seen = before.records if broken is None else {}
     return Paired(seen, after.records, outputs.result(), comparison, samples, broken)
+
+
+def _like(layer: BNLayer, mean: Tensor, var: Tensor) -> Statistics:
+    """Where the layer's own are, in their dtype: moved once, not for every batch."""
+    own_mean, own_var = layer.estimated
+    moved = mean.to(own_mean.dtype).to(own_mean.device)
+    return moved, var.to(own_var.dtype).to(own_var.device)
 
 
 def _not_finite(action: Callable[[], None]) -> str | None:

@@ -21,7 +21,8 @@ Statistics = tuple[Tensor, Tensor]
 """(mean, biased variance), each (C,) float64 on the CPU."""
 
 Rule = Callable[[BNLayer, Tensor, Tensor], Statistics | None]
-"""(layer, mean, biased variance) -> what it normalises by from then on; None keeps its own."""
+"""(layer, mean, biased variance) -> what it normalises by from then on; None keeps its own. A rule
+that gives None for a layer once does so always, and so with statistics."""
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def _sweep(work: Calibration, calls: _Calls, applied: Applied) -> dict[BNLayer, 
     for layer in calls.order:
         found[layer] = _one_layer(work, layer, calls)
         statistics = found[layer].statistics
-        if statistics is not None:
+        if statistics is not None:  # what a rule leaves alone once, it leaves alone again
             applied.put(layer, *statistics)
         work.progress(1)
     return found

@@ -213,8 +213,8 @@ class Applied:
         own_mean, own_var = self._own.setdefault(layer, layer.estimated)
         buffers = layer.module._buffers
         # The dtype first: not every device has float64.
-        buffers["running_mean"] = mean.detach().to(own_mean.dtype).to(own_mean.device)
-        buffers["running_var"] = var.detach().to(own_var.dtype).to(own_var.device)
+        buffers["running_mean"] = mean.detach().to(own_mean.dtype, copy=True).to(own_mean.device)
+        buffers["running_var"] = var.detach().to(own_var.dtype, copy=True).to(own_var.device)
 
     def __exit__(self, *exception: object) -> None:
         for layer, (mean, var) in self._own.items():

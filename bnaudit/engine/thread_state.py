@@ -33,14 +33,47 @@ def _determinism() -> tuple[bool, bool]:
 
 _Switch = tuple[Callable[[], Any], Callable[[Any], None]]
 
+_PAIRS = (  # names in torch._C; not every version has all of them
+    ("_get_cudnn_enabled", "_set_cudnn_enabled"),
+    ("_get_cudnn_benchmark", "_set_cudnn_benchmark"),
+    ("_get_cudnn_deterministic", "_set_cudnn_deterministic"),
+    ("_get_mkldnn_enabled", "_set_mkldnn_enabled"),
+    ("_get_mkldnn_deterministic", "_set_mkldnn_deterministic"),
+    ("_get_flash_sdp_enabled", "_set_sdp_use_flash"),
+    ("_get_mem_efficient_sdp_enabled", "_set_sdp_use_mem_efficient"),
+    ("_get_math_sdp_enabled", "_set_sdp_use_math"),
+    ("_get_cudnn_sdp_enabled", "_set_sdp_use_cudnn"),
+    ("_get_overrideable_sdp_enabled", "_set_sdp_use_overrideable"),
+    ("_get_sdp_priority_order", "_set_sdp_priority_order"),
+    ("_get_cudnn_allow_tf32", "_set_cudnn_allow_tf32"),
+    ("_get_cublas_allow_tf32", "_set_cublas_allow_tf32"),
+    ("_get_onednn_allow_tf32", "_set_onednn_allow_tf32"),
+    ("_get_float32_matmul_precision", "_set_float32_matmul_precision"),
+)
+
+
+def _precision(device: str) -> tuple[_Switch, ...]:
+    """What torch 2.9 and newer keep beside the flags for TF32."""
+    if not hasattr(torch._C, "_get_fp32_precision_getter"):
+        return ()
+
+    def write(value: Any) -> None:
+        torch._C._set_fp32_precision_setter(device, "all", value)
+
+    return ((lambda: torch._C._get_fp32_precision_getter(device, "all"), write),)
+
+
 SWITCHES: tuple[_Switch, ...] = (
+    *(
+        (getattr(torch._C, read), getattr(torch._C, write))
+        for read, write in _PAIRS
+        if hasattr(torch._C, read) and hasattr(torch._C, write)
+    ),
+    *_precision("cuda"),
+    *_precision("mkldnn"),
     (torch.is_grad_enabled, torch._C._set_grad_enabled),
     (torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled),
     (torch.get_default_dtype, torch.set_default_dtype),
-    (torch._C._get_cudnn_enabled, torch._C._set_cudnn_enabled),
-    (torch._C._get_cudnn_benchmark, torch._C._set_cudnn_benchmark),
-    (torch._C._get_cudnn_deterministic, torch._C._set_cudnn_deterministic),
-    (torch._C._get_mkldnn_enabled, torch._C._set_mkldnn_enabled),
     (_determinism, lambda on: torch._C._set_deterministic_algorithms(on[0], warn_only=on[1])),
     (_anomaly, lambda on: torch.set_anomaly_enabled(*on)),
     (lambda: warnings.filters, _set_filters),

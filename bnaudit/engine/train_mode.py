@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bnaudit.engine.layers import BNLayer
+from bnaudit.engine.layers import BNLayer, counter
 from bnaudit.engine.population import Account, Calibration, Population, Result, Seen, Statistics
 from bnaudit.engine.state import Applied, intercepted
 from bnaudit.stats.moments import Moments, pool
@@ -58,7 +58,8 @@ class _Ema:
         mean, var = self.of[layer]
         self._updates[layer] = self._updates.get(layer, 0) + 1
         momentum = self._momentum if self._momentum is not None else layer.momentum
-        share = 1 / self._updates[layer] if momentum is None else momentum
+        tracked = (counter(layer) or 0) + self._updates[layer]
+        share = 1 / tracked if momentum is None else momentum
         unbiased = batch.var[0] * n / (n - 1)
         self.of[layer] = mean.lerp(batch.mean[0], share), var.lerp(unbiased, share)
 

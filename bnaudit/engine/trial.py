@@ -35,15 +35,20 @@ COARSE = 3e-2
 class Trial:
     """What the first samples of the data tell.
 
-    `calls`: of each layer in a forward, in the order of first calls; `live_bytes`: what a sample's
-    forward keeps alive at the widest call of a layer; `peak_bytes`: at its worst moment;
-    `dependence`: sentences about what makes results depend on the batches or on chance.
+    `calls`: of each layer in a forward, in the order of first calls; `live_bytes`: what each sample
+    keeps alive at the widest call of a layer; `peak_bytes`: at its worst moment; `fixed_bytes`:
+    what is alive whatever the number of samples (weights cast by autocast); `dependence`: sentences
+    about what makes results depend on the batches or on chance, `stochastic` whether on chance;
+    `training`: layers that the forward itself puts into training mode.
     """
 
     calls: dict[str, int]
     live_bytes: int
     peak_bytes: int
     dependence: tuple[str, ...]
+    fixed_bytes: int = 0
+    stochastic: bool = False
+    training: frozenset[str] = frozenset()
 
 
 def try_out(model: nn.Module, layers: list[BNLayer], batch: Batch, conditions: Conditions) -> Trial:
@@ -75,9 +80,15 @@ def _try_samples(
         look.output = output
         return look
 
-    memory = _LiveMemory()
+    memory, less = _LiveMemory(model), _LiveMemory(model)
     first = run(data, memory)
     again = run(data)
+    half, fixed = size // 2, 0
+    if half:
+        with suppress(ForwardError):
+            run(slice_batch(data, 0, half, size), less)
+            growth = (memory.widest - less.widest) / (size - half)
+            fixed = max(0, round(memory.widest - growth * size))
     sentences = []
     chance = _first_change(first, again, size, 0, size)
     if chance is not None:
@@ -92,7 +103,6 @@ def _try_samples(
             f"{', '.join(called[:4])}{' …' if len(called) > 4 else ''}"
         )
     elif chance is None and size > 1:
-        half = size // 2
         for start, stop in ((0, half), (half, size)):
             with suppress(ForwardError):
                 alone = run(slice_batch(data, start, stop, size))
@@ -104,9 +114,12 @@ def _try_samples(
     names = {layer.name for layer in watched if layer.role == "estimated"}
     return Trial(
         calls={name: calls for name, calls in first.calls.items() if name in names},
-        live_bytes=-(-memory.widest // size),
-        peak_bytes=-(-memory.peak // size),
+        live_bytes=-(-(memory.widest - fixed) // size),
+        peak_bytes=-(-max(0, memory.peak - fixed) // size),
         dependence=tuple(sentences),
+        fixed_bytes=fixed,
+        stochastic=chance is not None,
+        training=frozenset(first.training),
     )
 
 
@@ -116,6 +129,7 @@ class _Look:
 
     memory: _LiveMemory | None
     calls: dict[str, int] = field(default_factory=dict)
+    training: set[str] = field(default_factory=set)
     rows: list[tuple[str, Tensor, float]] = field(default_factory=list)
     output: Any = None
 
@@ -123,6 +137,8 @@ class _Look:
         if self.memory is not None:
             self.memory.mark()
         self.calls[layer.name] = self.calls.get(layer.name, 0) + 1
+        if layer.module.training:
+            self.training.add(layer.name)
         settled(layer, forward, x)
         if isinstance(x, Tensor) and x.numel() and x.dim() >= 2:
             values = channels_first(layer, x).flatten(1)
@@ -172,12 +188,16 @@ def _differ(x: Tensor, y: Tensor, tolerance: float) -> bool:
 
 
 class _LiveMemory(TorchDispatchMode):
-    """Counts the bytes of all storages that operations made and that are still alive."""
+    """Counts the bytes of all storages that operations made and that are still alive.
 
-    def __init__(self) -> None:
+    Views of the model's weights and buffers are not made by its operations.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self._live = 0
-        self._known: set[int] = set()
+        own = (*model.parameters(), *model.buffers())
+        self._known = {t.untyped_storage()._cdata for t in own if t.layout == torch.strided}
         self.widest = self.peak = 0
 
     def __torch_dispatch__(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import reduce
 
+import torch
 from scipy import stats as scipy_stats
 from torch import nn
 
@@ -15,6 +16,7 @@ from bnaudit.engine.books import LayerRecord
 from bnaudit.engine.collect import Collector
 from bnaudit.engine.conditions import Conditions
 from bnaudit.engine.layers import BNLayer
+from bnaudit.engine.memory import free_memory
 from bnaudit.engine.outputs import Task
 from bnaudit.engine.population import Population
 from bnaudit.engine.state import intercepted
@@ -25,7 +27,13 @@ from bnaudit.stats.jackknife import deal, group_count
 from bnaudit.stats.moments import merge, pool
 from bnaudit.stats.shift import inherited_shift, squared_shift
 from bnaudit.verbs.bars import Bar
-from bnaudit.verbs.calibration import first_samples, fitting_samples, memory_estimate
+from bnaudit.verbs.calibration import (
+    HELD,
+    batch_bytes,
+    first_samples,
+    fitting_samples,
+    memory_estimate,
+)
 from bnaudit.verbs.few_layers import Search, corrected_condition, groups_of
 from bnaudit.verbs.figures import shift_estimates
 from bnaudit.verbs.samples import MapReader, Reader
@@ -74,16 +82,17 @@ def own_and_inherited(record: LayerRecord, corrected: Population) -> OwnAndInher
 
 @dataclass
 class Kept:
-    """The batches of a reader, of which the first `limit` samples are kept."""
+    """The batches of a reader, of which the first `limit` samples are kept, as memory allows."""
 
     reader: Reader
     limit: int
     batches: list[Batch] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[Batch]:
-        left = self.limit
+        left, room = self.limit, HELD * free_memory(torch.device("cpu"))
         for batch in self.reader:
-            if left > 0:
+            room -= batch_bytes(batch)
+            if left > 0 and (room > 0 or not self.batches):
                 self.batches.append(_cut(batch, min(left, batch.size)))
                 left -= batch.size
             yield batch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 
@@ -29,6 +29,8 @@ from bnaudit.verbs.samples import MapReader, Reader
 SLACK = 1.1
 """What allocators add to the bytes of tensors."""
 
+_CPU = torch.device("cpu")
+
 HELD = 0.25
 """A data set that fills more of the host's free memory than this is read again for every pass."""
 
@@ -50,23 +52,52 @@ class MixingRule:
     """The new statistics of a layer: mixed with its own at the prior's strength, or not at all
     where its output shift against them is not above a threshold.
 
-    `weight` is on the new ones; `below` collects the layers that were left alone.
+    `weight` is on the new ones; `stored`: the dtype in which a layer's statistics end up, where it
+    is coarser than the model's, so that what is checked is what is kept. Whether a layer changes is
+    decided when it is first asked for; `kept` has the reason of each one that does not.
     """
 
-    def __init__(self, own: dict[BNLayer, Statistics], weight: float, above: float | None) -> None:
+    def __init__(
+        self,
+        own: dict[BNLayer, Statistics],
+        weight: float,
+        above: float | None,
+        stored: Mapping[str, torch.dtype],
+    ) -> None:
         self._own, self._weight, self._above = own, weight, above
-        self.below: set[BNLayer] = set()
+        self._stored = stored
+        self._changes: set[BNLayer] = set()
+        self.kept: dict[BNLayer, str] = {}
 
     def __call__(self, layer: BNLayer, mean: Tensor, var: Tensor) -> Statistics | None:
         """Statistics in float64."""
-        if self._above is not None:
-            squared = squared_shift(mean, var, *self._own[layer], layer.eps or 0.0).total
-            shift = float(gamma_weighted_mean(squared, layer.gamma())) ** 0.5
-            if not shift > self._above:  # γ = 0 in every channel has none
-                self.below.add(layer)
-                return None
-            self.below.discard(layer)
-        return mixed((mean, var), self._own[layer], self._weight)
+        if layer not in self._changes and layer not in self.kept:
+            reason = self._reason(layer, mean, var)
+            if reason is None:
+                self._changes.add(layer)
+            else:
+                self.kept[layer] = reason
+        if layer in self.kept:
+            return None
+        mean, var = mixed((mean, var), self._own[layer], self._weight)
+        dtype = self._stored.get(layer.name, torch.float64)
+        return mean.to(dtype).double(), var.to(dtype).double()
+
+    def forget(self) -> None:
+        """All decisions, for another attempt."""
+        self._changes.clear()
+        self.kept.clear()
+
+    def _reason(self, layer: BNLayer, mean: Tensor, var: Tensor) -> str | None:
+        if not bool((mean + var).isfinite().all()):
+            return "the new statistics are not finite"
+        if self._above is None:
+            return None
+        squared = squared_shift(mean, var, *self._own[layer], layer.eps or 0.0).total
+        shift = float(gamma_weighted_mean(squared, layer.gamma())) ** 0.5
+        if bool(squared.isnan().any()) or shift > self._above:
+            return None
+        return "own output shift not above --above"  # also where γ = 0 in every channel
 
 
 @dataclass
@@ -131,7 +162,7 @@ def make_plan(
     method, memory, notes = choice.method, None, []
     if method == "exact":
         memory = memory_estimate(trial, first, samples, conditions, choice.max_memory)
-        fitting = fitting_samples(memory, trial, first)
+        fitting = min(fitting_samples(memory, trial, first), _fitting_host(first, samples))
         needs = _needs(memory, samples)
         if fitting >= samples:
             say(f"exact: {needs}")
@@ -173,19 +204,29 @@ def memory_estimate(
     """What `exact` would hold of `samples` samples; `limit` in bytes, None: what is free."""
     device = conditions.device
     per_sample = int(SLACK * trial.live_bytes) + _bytes_of(first)
-    extra = int(SLACK * max(0, trial.peak_bytes - trial.live_bytes)) * first.size
+    extra = _extra(trial, first)
     limit = limit if limit is not None else int(SHARE * free_memory(device))
     return MemoryEstimate(per_sample, per_sample * samples + extra, limit, str(device))
 
 
 def fitting_samples(memory: MemoryEstimate, trial: Trial, first: Batch) -> int:
     """How many samples' activations the limit allows."""
-    extra = int(SLACK * max(0, trial.peak_bytes - trial.live_bytes)) * first.size
-    return max(0, (memory.limit - extra) // max(1, memory.per_sample))
+    return max(0, (memory.limit - _extra(trial, first)) // max(1, memory.per_sample))
 
 
-def _bytes_of(batch: Batch) -> int:
-    """Of one sample's data, on average."""
+def _fitting_host(first: Batch, samples: int) -> int:
+    """How many of the samples' data the host can hold while they are worked on."""
+    return min(samples, int(SHARE * free_memory(_CPU)) // max(1, _bytes_of(first)))
+
+
+def _extra(trial: Trial, first: Batch) -> int:
+    """What the one forward that is running needs beside what all of them keep."""
+    transient = max(0, trial.peak_bytes - trial.live_bytes) * first.size
+    return int(SLACK * (trial.fixed_bytes + transient))
+
+
+def batch_bytes(batch: Batch) -> int:
+    """What a batch's data take."""
     sizes: list[int] = []
 
     def add(tensor: Tensor) -> Tensor:
@@ -193,7 +234,12 @@ def _bytes_of(batch: Batch) -> int:
         return tensor
 
     map_tensors(add, batch.data)
-    return sum(sizes) // max(1, batch.size)
+    return sum(sizes)
+
+
+def _bytes_of(batch: Batch) -> int:
+    """What one sample's data take, on average."""
+    return batch_bytes(batch) // max(1, batch.size)
 
 
 def _hold(
@@ -209,7 +255,7 @@ def _hold(
     if stream is not None:
         groups = 1 + max(int(batch.groups.max()) for batch in stream)
         return Batches(stream, groups, samples)
-    large = _bytes_of(first) * samples > HELD * free_memory(torch.device("cpu"))
+    large = _bytes_of(first) * samples > HELD * free_memory(_CPU)
     if method != "exact" and large:
         return Batches(reader, reader.groups, samples, partial(reseed, seed, device))
     batches = list(reader)
@@ -218,7 +264,16 @@ def _hold(
 
 def _pooled(reader: Reader) -> list[Batch]:
     """A stream, read to its end, its fine groups pooled into as many as its size allows."""
-    batches = list(reader)
+    batches, room = [], SHARE * free_memory(_CPU)
+    for batch in reader:
+        batches.append(batch)
+        room -= batch_bytes(batch)
+        if room < 0:
+            samples = sum(one.size for one in batches)
+            raise InputError(
+                f"the loader's first {samples:,} samples fill the memory that may be used, and it "
+                "goes on: give samples (--samples), or a data set instead of a loader"
+            )
     samples = sum(batch.size for batch in batches)
     if not samples:
         return []

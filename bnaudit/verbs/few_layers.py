@@ -20,6 +20,8 @@ from bnaudit.errors import ModelError
 from bnaudit.results import Attribution
 from bnaudit.verbs.calibration import first_samples
 
+Effect = Literal["kl", "relative_rms"]
+
 SEARCH_SAMPLES = 128
 """So many samples search: each step is a forward over them."""
 
@@ -53,7 +55,7 @@ def corrected_condition(
     result = exact(work, trial, keep)
     with Applied(result.statistics):
         alone = work.forward(batches[0])
-    if not trial.dependence and outputs_differ(together[0], alone):
+    if not trial.stochastic and outputs_differ(together[0], alone):
         raise ModelError(
             "the forwards influence each other when they run together (does the model, or a hook, "
             "keep state of its own during a forward?)"
@@ -89,64 +91,69 @@ class Search:
         them does to the outputs. It is taken that more layers leave less.
         """
         batches = first_samples(self.batches, SEARCH_SAMPLES)
-        outputs = _Outputs(self.task, batches)
-        for batch in batches:
-            moved = self.conditions.moved(batch)
-            outputs.keeper(0)(batch, self.conditions.run(self.model, moved, batch))
+        reference: dict[int, Any] = {}
 
-        def left(k: int) -> float | None:
-            if k not in outputs.kept:
-                done = outputs.keeper(k)
-                corrected_condition(
-                    self.model, ranked[:k], self.trial, batches, self.conditions, advance, done
-                )
-            return outputs.apart(len(ranked), k)
+        def keep(batch: Batch, output: Any) -> None:
+            reference[batch.index] = output
 
-        left(len(ranked))
-        full = left(0)
-        if full is None:
+        self._correct(ranked, batches, advance, keep)
+
+        def left(k: int) -> tuple[Effect, float] | None:
+            distance = _Distance(self.task, reference)
+            if k > 0:
+                self._correct(ranked[:k], batches, advance, distance.add)
+            else:
+                for batch in batches:
+                    moved = self.conditions.moved(batch)
+                    distance.add(batch, self.conditions.run(self.model, moved, batch))
+            return distance.result()
+
+        start = left(0)
+        if start is None:
             return replace(found, search_note="the outputs are not comparable")
+        effect, full = start
         low, high = 0, len(ranked) if full else 0  # `low` leaves too much, `high` does not
+        rest = 0.0
         while high - low > 1:
             middle = (low + high) // 2
-            effect = left(middle)
-            if effect is not None and effect <= WITHIN * full:
-                high = middle
+            there = left(middle)
+            if there is not None and there[1] <= WITHIN * full:
+                high, rest = middle, there[1]
             else:
                 low = middle
         return replace(
             found,
             layers_that_matter=tuple(layer.name for layer in ranked[:high]),
             search_samples=sum(batch.size for batch in batches),
-            effect=outputs.figure,
+            effect=effect,
             full_effect=full,
-            left_effect=left(high),
+            left_effect=rest,
         )
 
+    def _correct(
+        self,
+        layers: list[BNLayer],
+        batches: list[Batch],
+        advance: Callable[[int], None],
+        done: Done,
+    ) -> None:
+        corrected_condition(self.model, layers, self.trial, batches, self.conditions, advance, done)
 
-class _Outputs:
-    """The outputs with the first k layers corrected, by k and batch, and how far two are apart."""
 
-    def __init__(self, task: Task, batches: list[Batch]) -> None:
-        self._task = task
-        self._sizes = {batch.index: batch.size for batch in batches}
-        self.kept: dict[int, dict[int, Any]] = {}
-        self.figure: Literal["kl", "relative_rms"] | None = None
+class _Distance:
+    """How far outputs are from those of the full correction, batch by batch."""
 
-    def keeper(self, k: int) -> Done:
-        """Keeps the outputs with k layers corrected."""
-        outputs = self.kept.setdefault(k, {})
+    def __init__(self, task: Task, reference: dict[int, Any]) -> None:
+        self._comparison = OutputComparison(task, None)
+        self._reference = reference
 
-        def keep(batch: Batch, output: Any) -> None:
-            outputs[batch.index] = output
+    def add(self, batch: Batch, output: Any) -> None:
+        """The outputs of one batch."""
+        self._comparison.pair(self._reference[batch.index], output, None, batch.size)
 
-        return keep
-
-    def apart(self, reference: int, k: int) -> float | None:
-        """Mean KL(reference ‖ k) of class scores, relative RMS difference of other outputs."""
-        comparison = OutputComparison(self._task, None)
-        for index, size in self._sizes.items():
-            comparison.pair(self.kept[reference][index], self.kept[k][index], None, size)
-        figures = comparison.result(())
-        self.figure = "kl" if figures.kl is not None else "relative_rms"
-        return figures.kl if figures.kl is not None else figures.relative_rms
+    def result(self) -> tuple[Effect, float] | None:
+        """Mean KL(reference ‖ these) of class scores, relative RMS difference of other outputs."""
+        figures = self._comparison.result(())
+        if figures.kl is not None:
+            return "kl", figures.kl
+        return ("relative_rms", figures.relative_rms) if figures.relative_rms is not None else None

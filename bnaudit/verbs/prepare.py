@@ -48,10 +48,11 @@ class Prepared:
 @dataclass(frozen=True)
 class Weights:
     """Where in its file the model's tensors are: `names` gives each one's name in the state dict
-    at `key`."""
+    at `key`, `dtypes` its type there."""
 
     names: Mapping[str, str]
     key: str
+    dtypes: Mapping[str, torch.dtype]
 
 
 def prepare(settings: Settings, default_samples: int) -> Prepared:
@@ -112,7 +113,7 @@ def _model(settings: Settings) -> tuple[nn.Module, ModelInfo, Weights | None]:
     )
     notes = load_notes(report)
     info = ModelInfo(info.source, 0, {}, str(checkpoint), report.sha256, notes)
-    return model, info, Weights(report.names, report.key)
+    return model, info, Weights(report.names, report.key, report.dtypes)
 
 
 def _pickled_model(path: Path, *, trust_pickle: bool) -> tuple[nn.Module, ModelInfo, Weights]:
@@ -126,7 +127,9 @@ def _pickled_model(path: Path, *, trust_pickle: bool) -> tuple[nn.Module, ModelI
         raise InputError(f"{path} holds weights, not the architecture: {_NAME_IT}")
     source = f"pickled {type(content).__qualname__}"
     info = ModelInfo(source, 0, {}, str(path), checkpoint.sha256)
-    return content, info, Weights({name: name for name in content.state_dict()}, key)
+    tensors = {n: t for n, t in content.state_dict().items() if isinstance(t, torch.Tensor)}
+    weights = Weights({n: n for n in tensors}, key, {n: t.dtype for n, t in tensors.items()})
+    return content, info, weights
 
 
 def load_notes(report: LoadReport) -> tuple[str, ...]:

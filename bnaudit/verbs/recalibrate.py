@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -175,6 +175,10 @@ def recalibrate(
     check_positive("batch_size", batch_size)
     if verify is not None and verify_split is not None:
         raise InputError("give verify or verify_split, not both")
+    if verify is data:
+        raise InputError("verify is the calibration data: give others, or verify_split")
+    if verify_samples is not None and verify is None and verify_split is None:
+        raise InputError("verify_samples needs verify or verify_split")
     made = reader_of(data, batch_size, samples, seed, workers, where)
     calibration, verification = Source(made, f"{type(data).__name__} object"), None
     if verify is not None:
@@ -212,6 +216,8 @@ def _check_arguments(
     """Raises `InputError` for what cannot be meant."""
     if method not in get_args(Method):
         raise InputError(f"method is {method!r}: give one of {', '.join(get_args(Method))}")
+    if momentum is not None and method != "ema":
+        raise InputError(f'momentum is for method "ema", not {method!r}')
     if momentum is not None and not 0 < momentum <= 1:
         raise InputError(f"momentum is {momentum}: give a number above 0, and at most 1")
     for name, value in (("prior", prior), ("above", above), ("max_loss", max_loss)):
@@ -259,8 +265,12 @@ def recalibrate_with(
     task: Literal["auto", "classification", "other"],
     progress: Bar,
     say: Callable[[str], None],
+    stored: Mapping[str, torch.dtype] | None = None,
 ) -> Recalibration:
-    """The same for parts that are already in hand; nothing is written into the model."""
+    """The same for parts that are already in hand; nothing is written into the model.
+
+    `stored`: the dtype that a layer's statistics have in its file, by the layer's name.
+    """
     inner = unwrap(model)
     layers = find_layers(inner)
     if not layers:
@@ -270,11 +280,11 @@ def recalibrate_with(
         if not plan.trial.calls and any(layer.role == "estimated" for layer in layers):
             raise ModelError(none_reached(layers))
         chosen, kept = select_layers(
-            layers, plan.trial.calls, limits.patterns, frozen=limits.include_frozen
+            layers, plan.trial, limits.patterns, frozen=limits.include_frozen
         )
         own = own_statistics(layers)
         samples = plan.batches.samples
-        rule = MixingRule(own, samples / (choice.prior + samples), choice.above)
+        rule = MixingRule(own, samples / (choice.prior + samples), choice.above, stored or {})
         plan, found, calibrated = _calibrate(
             inner, layers, chosen, plan, conditions, rule, choice, progress, say
         )
@@ -349,6 +359,7 @@ def _calibrate(
     """
 
     def attempt(plan: Plan) -> tuple[Plan, Result, Paired]:
+        rule.forget()
         with progress(f"recalibrating ({plan.method})", *_steps(plan, chosen)) as advance:
             found = calibrate(model, chosen, plan, conditions, rule, choice, advance)
         return plan, found, _check(model, layers, plan, conditions, found, progress)
@@ -371,8 +382,8 @@ def _calibrate(
 
 
 def _settled(plan: Plan, found: Result, calibrated: Paired) -> bool:
-    """Whether single forwards bear out what `exact` found; what depends on the batches need not."""
-    if plan.method != "exact" or plan.trial.dependence:
+    """Whether single forwards bear out what `exact` found; what depends on chance need not."""
+    if plan.method != "exact" or plan.trial.stochastic:
         return True
     return in_lockstep_as_alone(found, calibrated.after)
 

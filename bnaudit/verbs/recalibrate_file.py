@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from bnaudit.checkpoints.patch import patch_checkpoint
@@ -92,11 +93,19 @@ def recalibrate_file(
         task=settings.task,
         progress=progress,
         say=say,
+        stored=_stored(parts),
     )
     if dry_run or not made.decision.use:
         return Outcome(made.report)
     assert parts.weights is not None
     return _written(made, settings, parts, parts.weights, target, overwrite=overwrite)
+
+
+def _stored(parts: Prepared) -> dict[str, torch.dtype]:
+    """The dtype of each layer's statistics in the file, by the layer's name."""
+    dtypes = parts.weights.dtypes if parts.weights is not None else {}
+    ending = ".running_var"
+    return {n.removesuffix(ending): d for n, d in dtypes.items() if n.endswith(ending)}
 
 
 def _sources(
@@ -105,6 +114,12 @@ def _sources(
     """The calibration and the verification data; without any of their own, a part of the same."""
     samples = None if settings.verify_samples == "all" else settings.verify_samples
     mine = Source(parts.reader, parts.data_source, parts.transform)
+    same = (settings.verify, settings.verify_arg) == (settings.data, settings.data_arg)
+    if same:
+        raise InputError(
+            f"--verify {settings.verify}: these are the calibration data; give others, or leave "
+            "--verify out: then a part of --data is kept for it (--verify-split)"
+        )
     if settings.verify is None:
         share = settings.verify_split or DEFAULT_SPLIT
         if settings.verify_split is None:

@@ -23,8 +23,8 @@ def left_alone(chosen: list[BNLayer], found: Result, rule: MixingRule) -> dict[B
     for layer in chosen:
         if layer in found.statistics:
             continue
-        if layer in rule.below:
-            reasons[layer] = "own output shift not above --above"
+        if layer in rule.kept:
+            reasons[layer] = rule.kept[layer]
         elif layer not in found.populations:
             reasons[layer] = "never called on these data"
         else:

@@ -315,20 +315,25 @@ def split_reader(reader: Reader, share: float, others: int | None) -> tuple[Read
         theirs = replace(reader, part=(cut, 1.0), samples=others, skipped=[], notes=[])
         return mine, theirs
     assert isinstance(reader, StreamReader)
-    batches = list(_told(reader.batches, reader.source))
-    if len(batches) < 2:
+    parts: tuple[list[Any], list[Any]] = ([], [])
+    counts, wanted = [0, 0], [reader.samples, others]
+    for index, data in enumerate(_told(reader.batches, reader.source)):
+        part = int(int((index + 1) * share) > int(index * share))
+        limit = wanted[part]
+        if limit is None or counts[part] < limit:
+            parts[part].append(data)
+            counts[part] += batch_size(data)
+        if all(n is not None and count >= n for n, count in zip(wanted, counts, strict=True)):
+            break
+    if not parts[1] and len(parts[0]) > 1:
+        parts[1].append(parts[0].pop())
+    if not parts[0] and len(parts[1]) > 1:
+        parts[0].append(parts[1].pop())
+    if not (parts[0] and parts[1]):
         raise InputError(
-            f"{reader.source}: {len(batches)} batches cannot be split: give smaller ones, or "
-            "verification data of their own"
+            f"{reader.source}: {sum(map(len, parts))} batches cannot be split: give smaller ones, "
+            "or verification data of their own"
         )
-    chosen = [int((i + 1) * share) > int(i * share) for i in range(len(batches))]
-    if not any(chosen):
-        chosen[-1] = True
-    parts = [
-        [b for b, c in zip(batches, chosen, strict=True) if c is side] for side in (False, True)
-    ]
-    if not parts[0]:
-        parts = [parts[1][:1], parts[1][1:]]
     size, source = reader.batch_size, reader.source
     return (
         StreamReader(parts[0], reader.samples, size, source),

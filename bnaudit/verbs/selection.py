@@ -8,15 +8,16 @@ from fnmatch import fnmatchcase
 
 from bnaudit.config import nearest
 from bnaudit.engine.layers import BNLayer
+from bnaudit.engine.trial import Trial
 from bnaudit.errors import InputError
 
 
 def select_layers(
-    layers: list[BNLayer], called: dict[str, int], patterns: Sequence[str], *, frozen: bool
+    layers: list[BNLayer], trial: Trial, patterns: Sequence[str], *, frozen: bool
 ) -> tuple[list[BNLayer], dict[BNLayer, str]]:
     """(the layers that may change, the reason of each other one).
 
-    `called`: the layers that a first forward reached; `patterns`: globs or /regexes/ of which one
+    `trial`: what a first forward showed; `patterns`: globs or /regexes/ of which one
     has to match, all layers where there is none; `frozen`: whether frozen layers are included.
     Raises `InputError` for a pattern that matches no layer, with the nearest name.
     """
@@ -29,7 +30,7 @@ def select_layers(
     for layer in layers:
         names = (layer.name, *layer.aliases)
         selected = not matching or any(matches(name) for name in names for matches in matching)
-        reason = _reason(layer, called, selected=selected, frozen=frozen)
+        reason = _tied(layer, layers) or _reason(layer, trial, selected=selected, frozen=frozen)
         if reason is None:
             chosen.append(layer)
         else:
@@ -47,7 +48,20 @@ def _matcher(pattern: str) -> Callable[[str], bool]:
     return lambda name: fnmatchcase(name, pattern)
 
 
-def _reason(layer: BNLayer, called: dict[str, int], *, selected: bool, frozen: bool) -> str | None:
+def _tied(layer: BNLayer, layers: list[BNLayer]) -> str | None:
+    """Two modules with one buffer cannot each have the statistics of their own input."""
+    if layer.role != "estimated":
+        return None
+    own = {buffer.data_ptr() for buffer in layer.estimated}
+    for other in layers:
+        if other is layer or other.role != "estimated":
+            continue
+        if own & {buffer.data_ptr() for buffer in other.estimated}:
+            return f"shares its statistics with {other.name}, which has another input"
+    return None
+
+
+def _reason(layer: BNLayer, trial: Trial, *, selected: bool, frozen: bool) -> str | None:
     """Why a layer keeps its statistics, None where it may change."""
     if layer.role == "batch-dependent":
         return (
@@ -60,8 +74,10 @@ def _reason(layer: BNLayer, called: dict[str, int], *, selected: bool, frozen: b
         return "not among --layers"
     if layer.frozen and not frozen:
         return "frozen: the weights were trained with these constants (--include-frozen)"
+    if layer.name in trial.training:
+        return "the model puts it into training mode inside its forward"
     if layer.verified:
         return None
-    if layer.name not in called:
+    if layer.name not in trial.calls:
         return "of unknown kind, and not called by the first samples: nothing shows what it does"
     return layer.note or "its output does not show that it normalises by its statistics"
