@@ -63,7 +63,7 @@ class Settings(BaseModel):
     layers: list[str] = Field(default_factory=list)
     above: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     include_frozen: bool = False
-    max_memory: str | None = None
+    max_memory: str | Positive | None = None
     verify: str | None = None
     verify_arg: dict[str, Any] = Field(default_factory=dict)
     verify_split: Annotated[float, Field(gt=0, lt=1)] | None = None

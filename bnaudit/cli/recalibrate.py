@@ -226,7 +226,7 @@ def recalibrate(
     )
     result: Recalibrated = outcome.result
     if json:
-        typer.echo(result.to_json(), nl=False)
+        typer.echo(_document(outcome), nl=False)
     if not json or messages.is_terminal:
         from bnaudit.report.recalibration import print_recalibrated
 
@@ -235,6 +235,22 @@ def recalibrate(
         _print_files(outcome, console, target, dry_run=dry_run)
     if not result.decision.use and result.decision.level != "nothing-to-change":
         raise typer.Exit(REFUSED)
+
+
+def _document(outcome: Outcome) -> str:
+    """The result and what was written, as JSON."""
+    import json
+
+    document = json.loads(outcome.result.to_json())
+    document["written"] = None
+    if outcome.path is not None:
+        document["written"] = {
+            "path": str(outcome.path),
+            "sidecar": str(outcome.sidecar),
+            "in_place": outcome.in_place,
+            "notes": list(outcome.notes),
+        }
+    return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
 
 def _consistent(settings: Settings, given: dict[str, Any]) -> Settings:

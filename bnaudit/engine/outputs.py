@@ -181,7 +181,7 @@ def _check_range(low: int, high: int, classes: int) -> None:
     if low < 0 or high >= classes:
         raise InputError(
             f"the labels run from {low} to {high}, the model has {classes} outputs (classes 0 to "
-            f"{classes - 1}): check --data and --model, or use --task other"
+            f"{classes - 1}): check the data and --model, or use --task other"
         )
 
 

@@ -37,7 +37,9 @@ def ema(work: Calibration, momentum: float | None) -> Result:
     result = Result()
     for layer, inputs in seen.items():
         groups = account.population(layer, inputs).groups
-        result.populations[layer] = Population(groups, work.rule(layer, *running.of[layer]))
+        updated = running.of.get(layer)
+        statistics = work.rule(layer, *updated) if updated is not None else None
+        result.populations[layer] = Population(groups, statistics)
     return result
 
 
@@ -72,10 +74,11 @@ def _mini_batch_pass(
     for batch in work.batches:
 
         def normalise(layer: BNLayer, forward: Callable[[Tensor], Any], x: Tensor) -> Any:
+            inputs = seen.setdefault(layer, [])
             one = account.look(batch, layer, x)  # noqa: B023 - of this turn
             if one is None or sum(one.moments.counts) < 2:
                 return forward(x)
-            seen.setdefault(layer, []).append(one)
+            inputs.append(one)
             counts = torch.tensor(one.moments.counts, dtype=torch.float64, device="cpu")
             mean, m2 = (t.to("cpu").double() for t in (one.moments.mean, one.moments.m2))
             whole = pool(Moments(counts, mean, m2))

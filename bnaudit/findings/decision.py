@@ -45,7 +45,7 @@ def decide(verification: Verification | None, *, changed_layers: int, forced: bo
     else:
         decision = _by_shift(verification)
     if forced and not decision.accept:
-        sentence = f"{decision.sentence} Used in spite of this, as --force (force=True) asks."
+        sentence = f"{decision.sentence} Used in spite of this, as asked (--force)."
         return replace(decision, forced=True, sentence=sentence)
     return decision
 
@@ -128,7 +128,10 @@ def _to_settle(found: Verification) -> tuple[int | None, str]:
             "the difference seen lies at the allowed loss itself, where no practical number of "
             "verification samples settles it"
         )
-    return needed, f"at this difference about {needed:,} verification samples would settle it"
+    return (
+        needed,
+        f"at this difference about {needed:,} verification samples would settle it, either way",
+    )
 
 
 def _diagnosis(found: Verification, accuracy: Change) -> str:
@@ -156,7 +159,7 @@ def _diagnosis(found: Verification, accuracy: Change) -> str:
 
 def _by_shift(found: Verification) -> Decision:
     shift = found.layer_shift
-    unknown = f"Without labels it cannot be known whether {_outputs(found)}"
+    unknown = f"{_without(found)} it cannot be known whether {_outputs(found)}"
     if shift is None or shift.high is None or shift.low is None:
         figure = f" ({_arrow(shift)})" if shift else ""
         sentence = (
@@ -187,6 +190,10 @@ def _repaired(found: Verification) -> Decision:
         "is now."
     )
     return Decision("better-fit", accept=True, sentence=sentence)
+
+
+def _without(found: Verification) -> str:
+    return "Without labels" if found.agreement is not None else "Without class scores and labels"
 
 
 def _outputs(found: Verification) -> str:
@@ -234,7 +241,7 @@ def _shift_figures(shift: Change) -> str:
     interval = ""
     if shift.low is not None and shift.high is not None:
         interval = f" (95% interval of the difference {shift.low:+.3g} to {shift.high:+.3g})"
-    return f"the layers' shift went {_arrow(shift)}{interval}"
+    return f"the layers' shift went {shift.before:.3g} -> {shift.after:.3g}{interval}"
 
 
 def _arrow(change: Change) -> str:

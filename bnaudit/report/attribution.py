@@ -122,7 +122,7 @@ def _effect(found: Attribution) -> str:
         return ""
     what, unit = EFFECTS[found.effect]
     text = f" The full correction moves them by a {what} of {short(found.full_effect)}{unit}"
-    if found.left_effect is not None:
+    if found.left_effect:
         text += f"; from there, that of those layers alone is {short(found.left_effect)} away"
     return text + "."
 

@@ -210,10 +210,10 @@ DETAILS = ("own", "inher.")
 
 
 def layer_table(layers: list[RecalibratedLayer], width: int, *, all_layers: bool) -> RenderableType:
-    """The recalibrated layers in call order; a long table is shortened to the worst before."""
+    """The recalibrated layers in call order; a long table is shortened to the worst."""
     verified = any(layer.verify_before is not None for layer in layers)
     where = "verification" if verified else "calibration"
-    shown, title = shortened(layers, _before, f"ESM on the {where} data", all_layers=all_layers)
+    shown, title = shortened(layers, _worst, f"ESM on the {where} data", all_layers=all_layers)
     headers = [
         header
         for header, figure in COLUMNS.items()
@@ -225,10 +225,13 @@ def layer_table(layers: list[RecalibratedLayer], width: int, *, all_layers: bool
     return table
 
 
-def _before(layer: RecalibratedLayer) -> float:
+def _worst(layer: RecalibratedLayer) -> float:
+    """The larger of before and after: what got worse is not to be hidden."""
+    figures = [layer.calibration_before, layer.calibration_after]
     if layer.verify_before is not None:
-        return layer.verify_before.value
-    return layer.calibration_before or 0.0
+        sides = (layer.verify_before, layer.verify_after)
+        figures = [side.value for side in sides if side is not None]
+    return max((figure for figure in figures if figure is not None), default=0.0)
 
 
 def legend(result: Recalibrated) -> str:
@@ -260,8 +263,11 @@ def _are(names: list[str]) -> str:
 
 
 def noise_sentence(result: Recalibrated) -> str | None:
-    """Whether the calibration set was large enough, from the noise floor of the new statistics."""
-    if not result.changed:
+    """Whether the calibration set was large enough, from the noise floor of the new statistics.
+
+    That of mini-batch methods is not told by the number of samples alone.
+    """
+    if not result.changed or result.method not in ("exact", "sequential"):
         return None
     samples = f"{result.data.samples:,} samples"
     if result.noise_floor is None:
@@ -276,8 +282,8 @@ def noise_sentence(result: Recalibrated) -> str | None:
     )
     return (
         f"The calibration set was {size_said}: with its {samples} chance puts the new statistics "
-        f"off by {short(result.noise_floor)} in the worst layer{where}, "
-        f"{'more' if small else 'less'} than {short(NOISE_ENOUGH)}{enough} (Wu & Johnson 2021 find "
+        f"off by {result.noise_floor:.2g} in the worst layer{where}; up to {NOISE_ENOUGH:g} counts "
+        f"as enough{enough} (Wu & Johnson 2021 find "
         "1,000 to 10,000 samples enough)."
     )
 

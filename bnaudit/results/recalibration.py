@@ -111,7 +111,7 @@ class RecalibratedLayer:
     what the layer's estimate gets wrong with everything upstream corrected, and what it inherits
     from upstream. `calibration_before` and `calibration_after` (the residual) are plain ESM on the
     calibration data, `verify_before` and `verify_after` on the verification data. `noise_floor` is
-    the ESM that the new statistics have from the size of the calibration set alone.
+    the ESM that statistics of so many samples have by their number alone.
     """
 
     name: str

@@ -9,7 +9,7 @@ from functools import partial, reduce
 import torch
 from torch import Tensor, nn
 
-from bnaudit.engine.batches import Batch, content_hashes, map_tensors
+from bnaudit.engine.batches import Batch, content_hashes, labels_of, map_tensors
 from bnaudit.engine.books import LayerRecord
 from bnaudit.engine.conditions import Conditions
 from bnaudit.engine.exact import exact
@@ -134,6 +134,7 @@ class Plan:
     reader: Reader
     memory: MemoryEstimate | None
     notes: tuple[str, ...]
+    labelled: bool = False
 
     @property
     def by_layer(self) -> bool:
@@ -178,7 +179,10 @@ def make_plan(
         for note in notes:
             say(note)
     batches = _hold(reader, stream, first, samples, method, conditions)
-    return Plan(method, trial, batches, reader, memory, tuple(notes))
+    if method in ("precise", "ema"):
+        notes.append(f"{method} depends on the batch size, {first.size:,} here")
+    labelled = labels_of(first.data) is not None
+    return Plan(method, trial, batches, reader, memory, tuple(notes), labelled)
 
 
 def _fewer(
@@ -192,8 +196,9 @@ def _fewer(
 
 
 def _needs(memory: MemoryEstimate, samples: int) -> str:
+    of = f"{samples:,} sample" if samples == 1 else f"{samples:,} samples"
     return (
-        f"the activations of {samples:,} samples take about {in_words(memory.needed)} at once, of "
+        f"the activations of {of} take about {in_words(memory.needed)} at once, of "
         f"{in_words(memory.limit)} on {memory.device} that may be used"
     )
 

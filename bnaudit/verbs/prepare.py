@@ -162,12 +162,19 @@ def _some(names: tuple[str, ...], most: int = 6) -> str:
 
 
 def reader_for(
-    target: DataTarget, settings: Settings, device: torch.device, samples: int | None
+    target: DataTarget,
+    settings: Settings,
+    device: torch.device,
+    samples: int | None,
+    option: str = "--data",
 ) -> Reader:
-    """What reads a data target as the settings say; at most `samples` of it."""
+    """What reads a data target as the settings say; at most `samples` of it.
+
+    `option`: where it was named, for messages.
+    """
     if target.dataset is None:
         assert target.stream is not None
-        return StreamReader(target.stream, samples, target.batch_size, f"--data {settings.data}")
+        return StreamReader(target.stream, samples, target.batch_size, option)
     size = settings.batch_size or target.batch_size or DEFAULT_BATCH_SIZE
     return MapReader(
         target.dataset,

@@ -35,7 +35,7 @@ from bnaudit.verbs.devices import device_of, usable_device
 from bnaudit.verbs.measure import DEFAULT_BATCH_SIZE, about, autocast, none_reached
 from bnaudit.verbs.recalibrated_layers import LayerDescriber, largest, left_alone
 from bnaudit.verbs.samples import Reader, check_positive, data_info, reader_of, split_reader
-from bnaudit.verbs.selection import select_layers
+from bnaudit.verbs.selection import check_patterns, select_layers
 from bnaudit.verbs.verification import verify_with
 
 if TYPE_CHECKING:
@@ -275,6 +275,7 @@ def recalibrate_with(
     layers = find_layers(inner)
     if not layers:
         raise ModelError("the model has no BatchNorm layer: there is nothing to recalibrate")
+    check_patterns(layers, limits.patterns)
     with conditions.entered(inner):
         plan = make_plan(inner, layers, calibration.reader, conditions, choice, say)
         if not plan.trial.calls and any(layer.role == "estimated" for layer in layers):
@@ -307,7 +308,7 @@ def recalibrate_with(
                     seed=conditions.seed,
                     progress=advance,
                 )
-    describe = LayerDescriber(layers, plan, found, calibrated, verified, choice.prior)
+    describe = LayerDescriber(layers, plan, found, calibrated, verified)
     described = tuple(describe(layer, kept.get(layer)) for layer in layers)
     changed = [layer for layer in described if layer.changed]
     report = Recalibrated(
@@ -318,7 +319,11 @@ def recalibrate_with(
             bn_layers=dict(Counter(layer.kind for layer in layers)),
         ),
         data=data_info(
-            plan.reader, calibration.name, samples, calibration.transform, labelled=False
+            plan.reader,
+            calibration.name,
+            samples,
+            calibration.transform,
+            labelled=plan.labelled,
         ),
         asked=choice.method,
         method=plan.method,

@@ -68,9 +68,9 @@ def recalibrate_file(
         raise InputError("no checkpoint: name the file whose statistics are to be recalibrated")
     if not dry_run:
         check_target(checkpoint, target, overwrite=overwrite)
-    max_memory = (
-        parse_size(settings.max_memory, "--max-memory") if settings.max_memory is not None else None
-    )
+    max_memory = None
+    if settings.max_memory is not None:
+        max_memory = parse_size(str(settings.max_memory), "--max-memory")
     parts = prepare(settings, DEFAULT_SAMPLES)
     calibration, verification = _sources(parts, settings, say)
     choice = Choice(
@@ -126,8 +126,11 @@ def _sources(
             say(f"no --verify: {share:.0%} of the data are kept for the verification")
         return mine.split(share, samples)
     transform = build_transform(settings.transform)
-    target = open_data(settings.verify, settings.verify_arg, transform)
-    reader = reader_for(target, settings, parts.conditions.device, samples)
+    try:
+        target = open_data(settings.verify, settings.verify_arg, transform)
+    except InputError as error:  # its messages speak of the option that data usually come by
+        raise InputError(str(error).replace("--data", "--verify")) from error
+    reader = reader_for(target, settings, parts.conditions.device, samples, "--verify")
     return mine, Source(reader, target.description, parts.transform)
 
 

@@ -42,7 +42,6 @@ class LayerDescriber:
         found: Result,
         calibrated: Paired,
         verified: Verified | None,
-        prior: float,
     ) -> None:
         self._plan, self._found, self._calibrated, self._verified = (
             plan,
@@ -50,7 +49,6 @@ class LayerDescriber:
             calibrated,
             verified,
         )
-        self._weight = plan.batches.samples / (prior + plan.batches.samples)
         groups = torch.arange(plan.batches.groups, device="cpu")
         self._before = layer_figures(layers, calibrated.before, groups)
         self._after = layer_figures(layers, calibrated.after, groups)
@@ -83,9 +81,7 @@ class LayerDescriber:
         if population is None or layer.eps is None:
             return described
         groups = population.groups.select(population.groups.count > 0)
-        floor = noise_floor(groups, layer.eps)
-        if floor is not None:
-            described = replace(described, noise_floor=self._weight * floor)
+        described = replace(described, noise_floor=noise_floor(groups, layer.eps))
         record = self._calibrated.before.get(layer.name)
         if not self._plan.by_layer or record is None:
             return described

@@ -300,6 +300,10 @@ def reader_of(
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
         pin_memory = device.type == "cuda"
         return MapReader(data, batch_size, samples, seed, workers, pin_memory=pin_memory)
+    if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):
+        raise InputError(
+            f"data is {data!r}: give a Dataset, a DataLoader or an iterable of batches"
+        )
     return StreamReader(data, samples)
 
 

@@ -19,13 +19,8 @@ def select_layers(
 
     `trial`: what a first forward showed; `patterns`: globs or /regexes/ of which one
     has to match, all layers where there is none; `frozen`: whether frozen layers are included.
-    Raises `InputError` for a pattern that matches no layer, with the nearest name.
     """
     matching = [_matcher(pattern) for pattern in patterns]
-    for pattern, matches in zip(patterns, matching, strict=True):
-        if not any(matches(name) for layer in layers for name in (layer.name, *layer.aliases)):
-            known = [layer.name for layer in layers]
-            raise InputError(f"--layers {pattern}: matches no layer{nearest(pattern, known[:40])}")
     chosen, kept = [], {}
     for layer in layers:
         names = (layer.name, *layer.aliases)
@@ -36,6 +31,14 @@ def select_layers(
         else:
             kept[layer] = reason
     return chosen, kept
+
+
+def check_patterns(layers: list[BNLayer], patterns: Sequence[str]) -> None:
+    """Raises `InputError` for a pattern that matches no layer, with the nearest name."""
+    known = [name for layer in layers for name in (layer.name, *layer.aliases)]
+    for pattern in patterns:
+        if not any(map(_matcher(pattern), known)):
+            raise InputError(f"--layers {pattern}: matches no layer{nearest(pattern, known[:40])}")
 
 
 def _matcher(pattern: str) -> Callable[[str], bool]:

@@ -200,11 +200,11 @@ def test_nothing_to_change_shows_the_reasons_and_no_table() -> None:
 def test_the_noise_floor_says_whether_the_calibration_set_was_large_enough() -> None:
     enough = words(printed(recalibrated(GAIN)))
     assert "The calibration set was large enough: with its 1,000 samples" in enough
-    assert "off by .012 in the worst layer (layer2.0.bn1), less than .050" in enough
+    assert "off by 0.012 in the worst layer (layer2.0.bn1); up to 0.05 counts as enough" in enough
     assert "Wu & Johnson 2021 find 1,000 to 10,000 samples enough" in enough
     small = replace(recalibrated(GAIN), noise_floor=0.09, samples_enough=3300)
     assert "set was small: with its 1,000 samples" in words(printed(small))
-    assert "more than .050; about 3,300 would do" in words(printed(small))
+    assert "counts as enough; about 3,300 would do" in words(printed(small))
     tiny = replace(recalibrated(GAIN), noise_floor=None, data=replace(DATA, samples=5, groups=5))
     assert "5 samples are too few to say how exact" in words(printed(tiny))
 
