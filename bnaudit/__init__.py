@@ -13,13 +13,14 @@ from bnaudit._version import __version__
 if TYPE_CHECKING:
     from bnaudit.results import Audit
     from bnaudit.verbs.measure import measure
-    from bnaudit.verbs.recalibrate import Recalibration, recalibrate
+    from bnaudit.verbs.recalibrate import recalibrate
+    from bnaudit.verbs.recalibration import Recalibration
 
 __all__ = ["Audit", "Recalibration", "__version__", "measure", "recalibrate"]
 
 _LAZY = {
     "Audit": "bnaudit.results",
-    "Recalibration": "bnaudit.verbs.recalibrate",
+    "Recalibration": "bnaudit.verbs.recalibration",
     "measure": "bnaudit.verbs.measure",
     "recalibrate": "bnaudit.verbs.recalibrate",
 }

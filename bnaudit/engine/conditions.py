@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bnaudit.engine.batches import Batch, describe, map_tensors, to_device
+from bnaudit.engine.layers import BNLayer
 from bnaudit.engine.state import inference, placed, seeded
 from bnaudit.errors import BnauditError, ModelError, one_line
 
@@ -90,6 +91,19 @@ class Conditions:
                 f"{one_line(error)}. Check --data and --transform, or say how to "
                 "call the model with --forward file.py:function"
             ) from error
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model at work: its BatchNorm layers, and how data go through it."""
+
+    model: nn.Module
+    layers: list[BNLayer]
+    conditions: Conditions
+
+    def forward(self, batch: Batch) -> Any:
+        """The model's output for a batch. Inside `conditions.entered(model)`."""
+        return self.conditions.run(self.model, self.conditions.moved(batch), batch)
 
 
 class ForwardError(ModelError):

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bnaudit.engine.batches import Batch, labels_of
 from bnaudit.engine.books import LayerRecord
 from bnaudit.engine.collect import Collector
-from bnaudit.engine.conditions import Conditions
+from bnaudit.engine.conditions import Subject
 from bnaudit.engine.layers import BNLayer
 from bnaudit.engine.outputs import OutputComparison, Task
 from bnaudit.engine.population import Statistics
@@ -55,11 +55,9 @@ class Paired:
 
 
 def paired_pass(
-    model: nn.Module,
-    layers: list[BNLayer],
+    subject: Subject,
     batches: Iterable[Batch],
     groups: int,
-    conditions: Conditions,
     statistics: Mapping[BNLayer, Statistics],
     *,
     task: Task = "auto",
@@ -69,7 +67,8 @@ def paired_pass(
 
     Inside `conditions.entered(model)`.
     """
-    audited = [layer for layer in layers if layer.role == "estimated"]
+    model, conditions = subject.model, subject.conditions
+    audited = [layer for layer in subject.layers if layer.role == "estimated"]
     before, after = Collector(groups, None), Collector(groups, None)
     comparison = OutputComparison(task, None)
     outputs = _PerSample()

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bnaudit.engine.batches import Batch, content_hashes, labels_of, map_tensors
 from bnaudit.engine.books import LayerRecord
-from bnaudit.engine.conditions import Conditions
+from bnaudit.engine.conditions import Conditions, Subject
 from bnaudit.engine.exact import exact
 from bnaudit.engine.layers import BNLayer
 from bnaudit.engine.memory import SHARE, free_memory, in_words
@@ -142,15 +142,9 @@ class Plan:
         return self.method in ("exact", "sequential")
 
 
-def make_plan(
-    model: nn.Module,
-    layers: list[BNLayer],
-    reader: Reader,
-    conditions: Conditions,
-    choice: Choice,
-    say: Callable[[str], None],
-) -> Plan:
+def make_plan(subject: Subject, reader: Reader, choice: Choice, say: Callable[[str], None]) -> Plan:
     """Try a few samples, settle method and size, and hold the data. Inside `conditions.entered`."""
+    conditions = subject.conditions
     stream: list[Batch] | None = None
     if isinstance(reader, MapReader):
         first, samples = next(iter(reader)), reader.samples or 0
@@ -159,7 +153,7 @@ def make_plan(
         if not stream:
             raise InputError("the data gave no batch: nothing to calibrate on")
         first, samples = stream[0], sum(batch.size for batch in stream)
-    trial = try_out(model, layers, first, conditions)
+    trial = try_out(subject.model, subject.layers, first, conditions)
     method, memory, notes = choice.method, None, []
     if method == "exact":
         memory = memory_estimate(trial, first, samples, conditions, choice.max_memory)
@@ -338,16 +332,16 @@ def in_lockstep_as_alone(found: Result, records: dict[str, LayerRecord]) -> bool
 
 
 def calibrate(
-    model: nn.Module,
-    layers: list[BNLayer],
+    subject: Subject,
+    chosen: list[BNLayer],
     plan: Plan,
-    conditions: Conditions,
     rule: Rule,
     choice: Choice,
     progress: Callable[[int], None],
 ) -> Result:
-    """Run the plan's method. Inside `conditions.entered`."""
-    work = Calibration(model, layers, plan.batches, plan.batches.groups, conditions, rule, progress)
+    """Run the plan's method on the `chosen` layers. Inside `conditions.entered`."""
+    model, conditions = subject.model, subject.conditions
+    work = Calibration(model, chosen, plan.batches, plan.batches.groups, conditions, rule, progress)
     if plan.method == "exact":
         return exact(work, plan.trial)
     if plan.method == "sequential":

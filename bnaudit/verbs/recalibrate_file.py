@@ -22,13 +22,9 @@ from bnaudit.targets.transforms import build_transform
 from bnaudit.verbs.bars import Bar
 from bnaudit.verbs.calibration import Choice
 from bnaudit.verbs.prepare import Prepared, Weights, prepare, reader_for
-from bnaudit.verbs.recalibrate import (
-    DEFAULT_SAMPLES,
-    Limits,
-    Recalibration,
-    Source,
-    recalibrate_with,
-)
+from bnaudit.verbs.recalibrate import DEFAULT_SAMPLES
+from bnaudit.verbs.recalibration import Limits, Recalibration, recalibrate_with
+from bnaudit.verbs.samples import Source
 
 DEFAULT_SPLIT = 0.5
 """The share of the data that verifies where nobody names verification data."""

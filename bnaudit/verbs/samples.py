@@ -345,6 +345,22 @@ def split_reader(reader: Reader, share: float, others: int | None) -> tuple[Read
     )
 
 
+@dataclass(frozen=True)
+class Source:
+    """Data of one part of the work, and how they are called."""
+
+    reader: Reader
+    name: str
+    transform: str | None = None
+
+    def split(self, share: float, verify_samples: int | None) -> tuple[Source, Source]:
+        """These without `share` of them, and that share, for verification."""
+        if not 0 < share < 1:
+            raise InputError(f"verify_split is {share}: give a share between 0 and 1")
+        mine, others = split_reader(self.reader, share, verify_samples)
+        return replace(self, reader=mine), replace(self, reader=others)
+
+
 def data_info(
     reader: Reader, source: str, samples: int, transform: str | None, *, labelled: bool
 ) -> DataInfo:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from bnaudit.engine.batches import Batch, content_hashes, select_samples
 from bnaudit.engine.books import LayerRecord
-from bnaudit.engine.conditions import Conditions
+from bnaudit.engine.conditions import Subject
 from bnaudit.engine.layers import BNLayer
 from bnaudit.engine.outputs import Task
 from bnaudit.engine.paired import Outputs, paired_pass
@@ -20,7 +20,7 @@ from bnaudit.findings.shift_change import largest_shift_change, layer_shift_chan
 from bnaudit.results import Audit, Change, LayerAudit, ModelInfo, Share, Verification
 from bnaudit.stats.paired import accuracy_change, mcnemar, mean_change, share
 from bnaudit.verbs.figures import audit_layer, describe_layer
-from bnaudit.verbs.samples import Reader, data_info
+from bnaudit.verbs.samples import Reader, Source, data_info
 
 MOST_OVERLAP = 0.5
 """Beyond this share of known samples the verification data are the calibration data."""
@@ -63,35 +63,22 @@ class Verified:
 
 
 def verify_with(
-    model: nn.Module,
-    layers: list[BNLayer],
-    reader: Reader,
-    source: str,
-    transform: str | None,
-    conditions: Conditions,
+    subject: Subject,
+    source: Source,
     statistics: dict[BNLayer, Statistics],
     known: set[bytes],
     *,
     max_loss: float,
     task: Task,
-    seed: int,
     progress: Callable[[int], None],
 ) -> Verified:
     """Compare the estimates with `statistics` on every sample that is not `known`.
 
     Raises `InputError` where most samples are known. Inside `conditions.entered(model)`.
     """
+    reader, seed = source.reader, subject.conditions.seed
     unseen = Unseen(reader, known)
-    seen = paired_pass(
-        model,
-        layers,
-        unseen,
-        reader.groups,
-        conditions,
-        statistics,
-        task=task,
-        progress=progress,
-    )
+    seen = paired_pass(subject, unseen, reader.groups, statistics, task=task, progress=progress)
     read = seen.samples + unseen.overlap
     if read == 0:
         raise InputError("the verification data gave no batch")
@@ -101,7 +88,7 @@ def verify_with(
             "they prove nothing. Give other data with --verify, or --verify-split to split --data"
         )
     before, after = (
-        layer_figures(layers, records, reader.final_groups(seen.samples))
+        layer_figures(subject.layers, records, reader.final_groups(seen.samples))
         for records in (seen.before, seen.after)
     )
     outputs, network = seen.outputs, seen.comparison.result(())
@@ -109,7 +96,7 @@ def verify_with(
     labelled = outputs.correct is not None
     correct = _accuracy(outputs)
     verification = Verification(
-        data=data_info(reader, source, seen.samples, transform, labelled=labelled),
+        data=data_info(reader, source.name, seen.samples, source.transform, labelled=labelled),
         overlap=unseen.overlap,
         max_loss=max_loss,
         broken_before=seen.broken,
