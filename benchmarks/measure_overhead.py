@@ -3,9 +3,11 @@
     python benchmarks/measure_overhead.py                 # ResNet-50, 224x224, both layouts
     python benchmarks/measure_overhead.py --device cuda --batch-size 256 --dtype bf16
 
-Three things are timed in turn, five times over, in one process: a plain eval forward, the deployed
-pass (the same forward with every BatchNorm input measured), and the whole `measure` (deployed pass,
-mini-batch pass, comparison, jackknife). Printed are medians and the ratios to the plain pass.
+Four things are timed in turn, five times over, in one process: a plain eval forward, the deployed
+pass (the same forward with every BatchNorm input measured), `measure` with attribute="none"
+(deployed pass, mini-batch pass, comparison, jackknife), and with attribute="all" (own and inherited
+shift of all samples, and the search for the layers that matter on up to 128 of them). Printed are
+medians and the ratios to the plain pass.
 """
 
 from __future__ import annotations
@@ -46,24 +48,23 @@ def main() -> None:
     print(f"{args.dtype}, {name}, {args.threads} threads, torch {torch.__version__}")
     print(f"median of {args.repeats} interleaved runs\n")
     print(
-        f"{'layout':<14}{'plain':>9}{'deployed':>10}{'measure':>9}{'deployed/plain':>16}"
-        f"{'measure/plain':>15}"
+        f"{'layout':<14}{'plain':>9}{'deployed/plain':>16}{'measure/plain':>15}"
+        f"{'with attribution/plain':>24}"
     )
     for layout in ("contiguous", "channels_last"):
         times = run(args, device, layout)
-        plain, deployed, whole = (statistics.median(t) for t in times)
+        plain = statistics.median(times[0])
         paired = [
             statistics.median(b / a for a, b in zip(times[0], t, strict=True)) for t in times[1:]
         ]
         print(
-            f"{layout:<14}{plain:>8.2f}s{deployed:>9.2f}s{whole:>8.2f}s{paired[0]:>16.3f}"
-            f"{paired[1]:>15.3f}",
+            f"{layout:<14}{plain:>8.2f}s{paired[0]:>16.3f}{paired[1]:>15.3f}{paired[2]:>24.3f}",
             flush=True,
         )
 
 
 def run(args: argparse.Namespace, device: torch.device, layout: str) -> list[list[float]]:
-    """Times of each repeat: plain, deployed, whole measure."""
+    """Times of each repeat: plain, deployed, measure without and with attribution."""
     torch.manual_seed(0)
     model = build_model(args.model, {}).eval().to(device)
     last = layout == "channels_last"
@@ -77,11 +78,12 @@ def run(args: argparse.Namespace, device: torch.device, layout: str) -> list[lis
     contenders = [
         lambda: plain_pass(model, batches, args.dtype),
         lambda: deployed_pass(model, batches, args.dtype),
-        lambda: bnaudit.measure(model, batches, dtype=args.dtype, channels_last=last),
+        lambda: whole(model, batches, args.dtype, last, "none"),
+        lambda: whole(model, batches, args.dtype, last, "all"),
     ]
     for contender in contenders:  # warm-up
         contender()
-    times: list[list[float]] = [[], [], []]
+    times: list[list[float]] = [[], [], [], []]
     for _ in range(args.repeats):
         for contender, taken in zip(contenders, times, strict=True):
             taken.append(timed(contender, device))
@@ -112,6 +114,13 @@ def deployed_pass(model: nn.Module, batches: list[torch.Tensor], dtype: str) -> 
             collector.end()
             output.argmax(1).cpu()
         collector.finish()
+
+
+def whole(
+    model: nn.Module, batches: list[torch.Tensor], dtype: str, channels_last: bool, attribute: str
+) -> None:
+    """All that `measure` does."""
+    bnaudit.measure(model, batches, dtype=dtype, channels_last=channels_last, attribute=attribute)
 
 
 def casting(device: torch.device, dtype: str) -> torch.autocast:
