@@ -82,3 +82,45 @@ def test_a_limit_is_kept_by_the_subset_that_it_leaves(monkeypatch: pytest.Monkey
     assert report.data.samples < 24
     unread = (24 - report.data.samples) * x[0].numel() * 4
     assert peak - unread < limit + SCRATCH
+
+
+class Wide(nn.Sequential):
+    """Weights of 1 MB each, activations of 2 kB a sample."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            *(nn.Linear(512, 512), nn.BatchNorm1d(512), nn.ReLU()),
+            *(nn.Linear(512, 512), nn.BatchNorm1d(512), nn.ReLU(), nn.Linear(512, 4)),
+        )
+
+
+ONE_BY_ONE = pytest.mark.xfail(
+    strict=True, reason="of batches of one, weights cast by autocast count with every sample"
+)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size"),
+    [
+        *(("float32", 1), ("float32", 8), ("bf16", 8)),
+        pytest.param("bf16", 1, marks=ONE_BY_ONE),
+    ],
+)
+def test_weights_are_not_counted_with_every_sample(dtype: Any, size: int) -> None:
+    """Neither as they are nor as autocast casts them."""
+    torch.manual_seed(0)
+    data = torch.rand(16, 512).split(size)
+    memory = bnaudit.recalibrate(spoilt(Wide()), data, dtype=dtype).report.memory
+    activation = 512 * 4
+    assert activation <= memory.per_sample < 6 * activation
+    assert memory.needed < 16 * 6 * activation + 4 * 512 * 512 * 4
+
+
+def test_half_precision_needs_less_of_each_sample() -> None:
+    torch.manual_seed(0)
+    data = torch.rand(16, 3, 32, 32).split(8)
+    full, half = (
+        bnaudit.recalibrate(spoilt(Residual()), data, dtype=dtype).report.memory.per_sample
+        for dtype in ("float32", "bf16")
+    )
+    assert half < full
