@@ -27,8 +27,11 @@ imports: $(VENV)/.installed-dev  ## imports point one way
 check: lint types imports test
 
 bench: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python benchmarks/moments_kernel.py
 	$(BIN)/python benchmarks/measure_overhead.py
+	$(BIN)/python benchmarks/recalibrate.py
+	$(BIN)/python benchmarks/recalibrate.py --residuals
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
