@@ -84,7 +84,7 @@ def prepare(settings: Settings, default_samples: int) -> Prepared:
     return Prepared(
         model=model,
         model_info=info,
-        reader=reader_for(target, settings, device, samples),
+        reader=reader_for(target, settings, device, samples, f"--data {settings.data}"),
         conditions=conditions,
         compare=compare,
         data_source=target.description,
@@ -166,15 +166,15 @@ def reader_for(
     settings: Settings,
     device: torch.device,
     samples: int | None,
-    option: str = "--data",
+    said: str,
 ) -> Reader:
     """What reads a data target as the settings say; at most `samples` of it.
 
-    `option`: where it was named, for messages.
+    `said`: how it was named, for messages.
     """
     if target.dataset is None:
         assert target.stream is not None
-        return StreamReader(target.stream, samples, target.batch_size, option)
+        return StreamReader(target.stream, samples, target.batch_size, said)
     size = settings.batch_size or target.batch_size or DEFAULT_BATCH_SIZE
     return MapReader(
         target.dataset,

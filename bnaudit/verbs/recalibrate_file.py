@@ -126,7 +126,8 @@ def _sources(
         target = open_data(settings.verify, settings.verify_arg, transform)
     except InputError as error:  # its messages speak of the option that data usually come by
         raise InputError(str(error).replace("--data", "--verify")) from error
-    reader = reader_for(target, settings, parts.conditions.device, samples, "--verify")
+    said = f"--verify {settings.verify}"
+    reader = reader_for(target, settings, parts.conditions.device, samples, said)
     return mine, Source(reader, target.description, parts.transform)
 
 

@@ -498,6 +498,25 @@ def test_ema_takes_each_layers_own_momentum_and_the_cumulative_average_where_it_
     assert largest_difference(found.statistics, buffers_of(trained)) < 1e-5
 
 
+@pytest.mark.parametrize("tracked", [1, 7, 1000])
+def test_ema_goes_on_with_the_cumulative_average_from_the_batches_that_were_counted(
+    tracked: int,
+) -> None:
+    model, x = net("vectors"), images()
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.momentum = None
+            module.num_batches_tracked.fill_(tracked)
+    trained = only_norms_in_train_mode(copy.deepcopy(model))
+    with torch.no_grad():
+        for part in x.split(16):
+            trained(part)
+    found = bnaudit.recalibrate(model, x.split(16), method="ema")
+    assert largest_difference(found.statistics, buffers_of(trained)) < 1e-5
+    counters = {int(m.num_batches_tracked) for m in model.modules() if isinstance(m, _BatchNorm)}
+    assert counters == {tracked}
+
+
 def buffers_of(model: nn.Module) -> dict[str, Pair]:
     return {
         name: (module.running_mean, module.running_var)

@@ -388,6 +388,34 @@ def test_data_of_every_form_calibrate_alike(form: str) -> None:
         torch.testing.assert_close(found[name], pair, rtol=1e-5, atol=1e-5)
 
 
+class Numbered(nn.Module):
+    """Takes the numbers of its samples beside the images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = classifier()
+
+    def forward(self, image: Tensor, idx: Tensor) -> Tensor:
+        return self.net(image) + 0 * idx[:, None]
+
+
+def numbered(x: Tensor, first: int) -> list[dict[str, Tensor]]:
+    """Dicts of 20 images each, numbered from `first` on."""
+    numbers = torch.arange(first, first + len(x))
+    return [
+        {"idx": i, "image": part} for i, part in zip(numbers.split(20), x.split(20), strict=True)
+    ]
+
+
+def test_numbers_of_samples_beside_the_images_do_not_hide_an_overlap() -> None:
+    x, _ = images(200)
+    mixed = bnaudit.recalibrate(Numbered(), numbered(x[:100], 0), verify=numbered(x[80:], 500))
+    assert mixed.report.verification.overlap == 20
+    assert mixed.report.verification.data.samples == 100
+    with pytest.raises(InputError, match="prove nothing"):
+        bnaudit.recalibrate(Numbered(), numbered(x[:100], 0), verify=numbered(x[20:120], 500))
+
+
 class OfImages(nn.Module):
     """Takes a list of images of different sizes, as detection models do."""
 
@@ -539,6 +567,9 @@ WRONG: dict[str, dict[str, Any]] = {
     "max_loss below zero": {"max_loss": -1.0},
     "momentum above one": {"method": "ema", "momentum": 3.0},
     "a dtype that does not exist": {"dtype": "int8"},
+    "verify_samples without verification": {"verify_samples": 50},
+    "momentum of another method": {"method": "precise", "momentum": 0.1},
+    "momentum without a method": {"momentum": 0.1},
 }
 
 
@@ -548,6 +579,17 @@ def test_an_argument_that_cannot_be_meant_is_refused(arguments: dict[str, Any]) 
     before = statistics_of(model)
     with pytest.raises(InputError):
         bnaudit.recalibrate(model, TensorDataset(x, y), **arguments)
+    assert same(statistics_of(model), before)
+
+
+@pytest.mark.parametrize(
+    "data", [TensorDataset(*images(32)), list(images(32)[0].split(8)), images(32)[0].split(8)]
+)
+def test_calibration_data_given_as_verification_data_are_refused(data: Any) -> None:
+    model = classifier()
+    before = statistics_of(model)
+    with pytest.raises(InputError, match="verify is the calibration data"):
+        bnaudit.recalibrate(model, data, verify=data)
     assert same(statistics_of(model), before)
 
 
