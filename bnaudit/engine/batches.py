@@ -173,6 +173,18 @@ def _cut(
     return data
 
 
+def data_bytes(data: Any) -> int:
+    """What the tensors of a batch take."""
+    sizes: list[int] = []
+
+    def add(tensor: Tensor) -> Tensor:
+        sizes.append(tensor.numel() * tensor.element_size())
+        return tensor
+
+    map_tensors(add, data)
+    return sum(sizes)
+
+
 def content_hashes(batch: Batch) -> list[bytes]:
     """A hash of the input of each sample, as the model gets it; labels do not count.
 

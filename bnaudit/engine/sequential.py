@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from bnaudit.engine.conditions import OutOfMemoryError, ran_out_of_memory
 from bnaudit.engine.layers import BNLayer
 from bnaudit.engine.population import (
     Account,
@@ -29,7 +30,7 @@ SETTLED = 1e-5
 MOST_SWEEPS = 40
 """Or twice the number of layers, where that is more."""
 
-PATIENCE = 3
+PATIENCE = 8
 """So many sweeps without a tenth of improvement end the attempt."""
 
 
@@ -47,6 +48,17 @@ def settle_one_by_one(work: Calibration, targets: list[BNLayer], result: Result)
     layers behind it, sweeps are repeated until the residual is `SETTLED`, at most `MOST_SWEEPS` or
     twice as many as there are layers; the best counts.
     """
+    try:
+        _settle(work, targets, result)
+    except Exception as error:  # between the forwards; in one it has been told already
+        if ran_out_of_memory(error):
+            raise OutOfMemoryError(
+                f"out of memory on {work.conditions.device}: give a smaller --batch-size"
+            ) from error
+        raise
+
+
+def _settle(work: Calibration, targets: list[BNLayer], result: Result) -> None:
     calls = _count_calls(work, targets, result)
     with Applied(result.statistics) as applied:
         if not calls.entangled:

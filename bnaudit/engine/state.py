@@ -172,6 +172,8 @@ class _Intercept:
             return self._handler(
                 self._layer, lambda x: self._forward(x, *args[1:], **kwargs), args[0]
             )
+        if not kwargs:
+            return self._handler(self._layer, lambda x: self._forward(), None)  # type: ignore[arg-type]
         name = "input" if "input" in kwargs else next(iter(kwargs), "input")
         rest = {key: value for key, value in kwargs.items() if key != name}
         return self._handler(

@@ -46,7 +46,6 @@ _PAIRS = (  # names in torch._C; not every version has all of them
     ("_get_overrideable_sdp_enabled", "_set_sdp_use_overrideable"),
     ("_get_sdp_priority_order", "_set_sdp_priority_order"),
     ("_get_cudnn_allow_tf32", "_set_cudnn_allow_tf32"),
-    ("_get_cublas_allow_tf32", "_set_cublas_allow_tf32"),
     ("_get_onednn_allow_tf32", "_set_onednn_allow_tf32"),
     ("_get_float32_matmul_precision", "_set_float32_matmul_precision"),
 )

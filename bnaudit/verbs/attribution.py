@@ -11,7 +11,7 @@ import torch
 from scipy import stats as scipy_stats
 from torch import nn
 
-from bnaudit.engine.batches import Batch, slice_batch
+from bnaudit.engine.batches import Batch, data_bytes, slice_batch
 from bnaudit.engine.books import LayerRecord
 from bnaudit.engine.collect import Collector
 from bnaudit.engine.conditions import Conditions
@@ -29,7 +29,6 @@ from bnaudit.stats.shift import inherited_shift, squared_shift
 from bnaudit.verbs.bars import Bar
 from bnaudit.verbs.calibration import (
     HELD,
-    batch_bytes,
     first_samples,
     fitting_samples,
     memory_estimate,
@@ -91,7 +90,7 @@ class Kept:
     def __iter__(self) -> Iterator[Batch]:
         left, room = self.limit, HELD * free_memory(torch.device("cpu"))
         for batch in self.reader:
-            room -= batch_bytes(batch)
+            room -= data_bytes(batch.data)
             if left > 0 and (room > 0 or not self.batches):
                 self.batches.append(_cut(batch, min(left, batch.size)))
                 left -= batch.size

@@ -9,7 +9,7 @@ from functools import partial, reduce
 import torch
 from torch import Tensor
 
-from bnaudit.engine.batches import Batch, content_hashes, labels_of, map_tensors
+from bnaudit.engine.batches import Batch, content_hashes, data_bytes, labels_of
 from bnaudit.engine.books import LayerRecord
 from bnaudit.engine.conditions import Conditions, Subject
 from bnaudit.engine.exact import exact
@@ -24,7 +24,7 @@ from bnaudit.errors import InputError
 from bnaudit.results import MemoryEstimate, Method
 from bnaudit.stats.moments import merge, pool
 from bnaudit.stats.shift import channel_mean, gamma_weighted_mean, mixed, squared_shift
-from bnaudit.verbs.samples import MapReader, Reader
+from bnaudit.verbs.samples import HostRoom, MapReader, Reader
 
 SLACK = 1.1
 """What allocators add to the bytes of tensors."""
@@ -71,17 +71,18 @@ class MixingRule:
 
     def __call__(self, layer: BNLayer, mean: Tensor, var: Tensor) -> Statistics | None:
         """Statistics in float64."""
+        new = mixed((mean, var), self._own[layer], self._weight)
+        dtype = self._stored.get(layer.name, torch.float64)
+        new = new[0].to(dtype).double(), new[1].to(dtype).double()
         if layer not in self._changes and layer not in self.kept:
             reason = self._reason(layer, mean, var)
+            if not bool((new[0] + new[1]).isfinite().all()):
+                reason = f"the new statistics are not finite as {str(dtype).removeprefix('torch.')}"
             if reason is None:
                 self._changes.add(layer)
             else:
                 self.kept[layer] = reason
-        if layer in self.kept:
-            return None
-        mean, var = mixed((mean, var), self._own[layer], self._weight)
-        dtype = self._stored.get(layer.name, torch.float64)
-        return mean.to(dtype).double(), var.to(dtype).double()
+        return None if layer in self.kept else new
 
     def forget(self) -> None:
         """All decisions, for another attempt."""
@@ -89,8 +90,6 @@ class MixingRule:
         self.kept.clear()
 
     def _reason(self, layer: BNLayer, mean: Tensor, var: Tensor) -> str | None:
-        if not bool((mean + var).isfinite().all()):
-            return "the new statistics are not finite"
         if self._above is None:
             return None
         squared = squared_shift(mean, var, *self._own[layer], layer.eps or 0.0).total
@@ -224,21 +223,9 @@ def _extra(trial: Trial, first: Batch) -> int:
     return int(SLACK * (trial.fixed_bytes + transient))
 
 
-def batch_bytes(batch: Batch) -> int:
-    """What a batch's data take."""
-    sizes: list[int] = []
-
-    def add(tensor: Tensor) -> Tensor:
-        sizes.append(tensor.numel() * tensor.element_size())
-        return tensor
-
-    map_tensors(add, batch.data)
-    return sum(sizes)
-
-
 def _bytes_of(batch: Batch) -> int:
     """What one sample's data take, on average."""
-    return batch_bytes(batch) // max(1, batch.size)
+    return data_bytes(batch.data) // max(1, batch.size)
 
 
 def _hold(
@@ -263,16 +250,10 @@ def _hold(
 
 def _pooled(reader: Reader) -> list[Batch]:
     """A stream, read to its end, its fine groups pooled into as many as its size allows."""
-    batches, room = [], SHARE * free_memory(_CPU)
+    batches, room = [], HostRoom()
     for batch in reader:
         batches.append(batch)
-        room -= batch_bytes(batch)
-        if room < 0:
-            samples = sum(one.size for one in batches)
-            raise InputError(
-                f"the loader's first {samples:,} samples fill the memory that may be used, and it "
-                "goes on: give samples (--samples), or a data set instead of a loader"
-            )
+        room.take(batch.data, batch.size)
     samples = sum(batch.size for batch in batches)
     if not samples:
         return []

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
-from bnaudit.engine.batches import Batch, batch_size, map_tensors, slice_batch
+from bnaudit.engine.batches import Batch, batch_size, data_bytes, map_tensors, slice_batch
+from bnaudit.engine.memory import SHARE, free_memory
 from bnaudit.errors import InputError, one_line
 from bnaudit.results import DataInfo
 from bnaudit.stats.jackknife import deal, group_count
@@ -307,6 +308,24 @@ def reader_of(
     return StreamReader(data, samples)
 
 
+class HostRoom:
+    """How much more of a loader the host can hold."""
+
+    def __init__(self) -> None:
+        self._left = SHARE * free_memory(torch.device("cpu"))
+        self._samples = 0
+
+    def take(self, data: Any, samples: int) -> None:
+        """One more batch. Raises `InputError` where it does not fit."""
+        self._left -= data_bytes(data)
+        self._samples += samples
+        if self._left < 0:
+            raise InputError(
+                f"the loader's first {self._samples:,} samples fill the memory that may be used, "
+                "and it goes on: give samples (--samples), or a data set instead of a loader"
+            )
+
+
 def split_reader(reader: Reader, share: float, others: int | None) -> tuple[Reader, Reader]:
     """(a reader without `share` of the data, one of that share, at most `others` samples of it).
 
@@ -320,13 +339,15 @@ def split_reader(reader: Reader, share: float, others: int | None) -> tuple[Read
         return mine, theirs
     assert isinstance(reader, StreamReader)
     parts: tuple[list[Any], list[Any]] = ([], [])
-    counts, wanted = [0, 0], [reader.samples, others]
+    counts, wanted, room = [0, 0], [reader.samples, others], HostRoom()
     for index, data in enumerate(_told(reader.batches, reader.source)):
         part = int(int((index + 1) * share) > int(index * share))
         limit = wanted[part]
         if limit is None or counts[part] < limit:
+            samples = batch_size(data)
+            room.take(data, samples)
             parts[part].append(data)
-            counts[part] += batch_size(data)
+            counts[part] += samples
         if all(n is not None and count >= n for n, count in zip(wanted, counts, strict=True)):
             break
     if not parts[1] and len(parts[0]) > 1:

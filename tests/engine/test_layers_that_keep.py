@@ -92,9 +92,6 @@ def test_the_residual_of_a_recurrence_is_what_measure_shows_of_the_layers_that_c
     assert largest == pytest.approx(swept, rel=0.05, abs=1e-6)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="given up at 7e-3 after 13 sweeps, with PATIENCE 3; 31 sweeps settle it"
-)
 def test_a_recurrence_that_comes_to_rest_late_is_swept_until_it_does() -> None:
     report = bnaudit.recalibrate(seeded(Recurrent), images(32).split(8), above=0.7).report
     assert report.residual <= 1e-5

@@ -548,12 +548,6 @@ print(report.method, torch.get_float32_matmul_precision())
 """
 
 
-@pytest.mark.xfail(
-    hasattr(torch._C, "_get_fp32_precision_getter"),
-    strict=True,
-    reason="torch 2.9 and newer: switches written one by one leave a mix of the older and the newer"
-    " flags for the precision of products, which torch then refuses to read",
-)
 def test_a_precision_of_products_that_a_forward_puts_back_is_as_before() -> None:
     """In a process of its own: what torch refuses to read would fail the tests after this one."""
     command = [sys.executable, "-c", COARSER_PRODUCTS]

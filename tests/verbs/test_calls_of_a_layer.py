@@ -103,7 +103,6 @@ ODD: dict[str, Callable[[nn.Module, Tensor], Any]] = {
 WITHOUT_INPUT = pytest.param(
     lambda own, x: own(),
     id="nothing",
-    marks=pytest.mark.xfail(strict=True, reason="an intercepted call gets `input=None` added"),
 )
 
 

@@ -102,7 +102,6 @@ def test_a_loader_that_fills_the_memory_is_told_to_give_samples(
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
-@pytest.mark.xfail(strict=True, reason="what is split is read to its end, whatever it fills")
 @pytest.mark.parametrize("limits", [{}, {"samples": 64}, {"verify_samples": 64}])
 def test_a_loader_that_fills_the_memory_while_it_is_split_is_told_to_give_samples(
     limits: dict[str, int], monkeypatch: pytest.MonkeyPatch
