@@ -27,12 +27,7 @@ from bnaudit.stats.jackknife import deal, group_count
 from bnaudit.stats.moments import merge, pool
 from bnaudit.stats.shift import inherited_shift, squared_shift
 from bnaudit.verbs.bars import Bar
-from bnaudit.verbs.calibration import (
-    HELD,
-    first_samples,
-    fitting_samples,
-    memory_estimate,
-)
+from bnaudit.verbs.calibration import HELD, first_samples, fitting_samples, memory_estimate
 from bnaudit.verbs.few_layers import Search, corrected_condition, groups_of
 from bnaudit.verbs.figures import shift_estimates
 from bnaudit.verbs.samples import MapReader, Reader

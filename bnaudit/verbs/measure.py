@@ -27,7 +27,8 @@ from bnaudit.verbs import attribution
 from bnaudit.verbs.bars import Bar, no_bar
 from bnaudit.verbs.devices import device_of, usable_device
 from bnaudit.verbs.figures import audit_layer, channel_table, describe_layer
-from bnaudit.verbs.samples import Reader, check_positive, data_info, reader_of
+from bnaudit.verbs.samples import Reader, check_positive
+from bnaudit.verbs.sources import data_info, reader_of
 
 DEFAULT_BATCH_SIZE = 32
 

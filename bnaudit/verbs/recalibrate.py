@@ -20,7 +20,8 @@ from bnaudit.verbs.calibration import Choice
 from bnaudit.verbs.devices import device_of, usable_device
 from bnaudit.verbs.measure import DEFAULT_BATCH_SIZE, autocast
 from bnaudit.verbs.recalibration import Limits, Recalibration, recalibrate_with
-from bnaudit.verbs.samples import Source, check_positive, reader_of
+from bnaudit.verbs.samples import check_positive
+from bnaudit.verbs.sources import Source, reader_of
 
 DEFAULT_SAMPLES = 1000
 """How many calibration samples the command line draws unless told otherwise."""

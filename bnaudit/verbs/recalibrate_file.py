@@ -24,7 +24,7 @@ from bnaudit.verbs.calibration import Choice
 from bnaudit.verbs.prepare import Prepared, Weights, prepare, reader_for
 from bnaudit.verbs.recalibrate import DEFAULT_SAMPLES
 from bnaudit.verbs.recalibration import Limits, Recalibration, recalibrate_with
-from bnaudit.verbs.samples import Source
+from bnaudit.verbs.sources import Source
 
 DEFAULT_SPLIT = 0.5
 """The share of the data that verifies where nobody names verification data."""

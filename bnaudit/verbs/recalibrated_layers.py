@@ -12,8 +12,9 @@ from bnaudit.engine.paired import Paired
 from bnaudit.engine.population import Result
 from bnaudit.results import NOISE_ENOUGH, LayerAudit, RecalibratedLayer
 from bnaudit.verbs.attribution import own_and_inherited
-from bnaudit.verbs.calibration import MixingRule, Plan
+from bnaudit.verbs.calibration import Plan
 from bnaudit.verbs.figures import noise_floor
+from bnaudit.verbs.mixing import MixingRule
 from bnaudit.verbs.verification import Verified, layer_figures
 
 

@@ -20,19 +20,12 @@ from bnaudit.errors import ModelError, one_line
 from bnaudit.findings.decision import decide
 from bnaudit.results import Decision, ModelInfo, Recalibrated
 from bnaudit.verbs.bars import Bar
-from bnaudit.verbs.calibration import (
-    Choice,
-    MixingRule,
-    Plan,
-    calibrate,
-    in_lockstep_as_alone,
-    make_plan,
-    own_statistics,
-)
+from bnaudit.verbs.calibration import Choice, Plan, calibrate, in_lockstep_as_alone, make_plan
 from bnaudit.verbs.measure import about, none_reached
+from bnaudit.verbs.mixing import MixingRule, own_statistics
 from bnaudit.verbs.recalibrated_layers import LayerDescriber, largest, left_alone
-from bnaudit.verbs.samples import Source, data_info
 from bnaudit.verbs.selection import check_patterns, select_layers
+from bnaudit.verbs.sources import Source, data_info
 from bnaudit.verbs.verification import verify_with
 
 if TYPE_CHECKING:

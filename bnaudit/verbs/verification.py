@@ -20,7 +20,8 @@ from bnaudit.findings.shift_change import largest_shift_change, layer_shift_chan
 from bnaudit.results import Audit, Change, LayerAudit, ModelInfo, Share, Verification
 from bnaudit.stats.paired import accuracy_change, mcnemar, mean_change, share
 from bnaudit.verbs.figures import audit_layer, describe_layer
-from bnaudit.verbs.samples import Reader, Source, data_info
+from bnaudit.verbs.samples import Reader
+from bnaudit.verbs.sources import Source, data_info
 
 MOST_OVERLAP = 0.5
 """Beyond this share of known samples the verification data are the calibration data."""

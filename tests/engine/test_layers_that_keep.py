@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import bnaudit
-from bnaudit.verbs.calibration import MixingRule
+from bnaudit.verbs.mixing import MixingRule
 
 
 def seeded(make: Callable[[], nn.Module]) -> Any:

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import bnaudit
 from bnaudit.errors import InputError, ModelError
-from bnaudit.verbs.samples import reader_of, split_reader
+from bnaudit.verbs.sources import reader_of, split_reader
 
 CPU = torch.device("cpu")
 
