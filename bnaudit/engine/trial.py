@@ -4,6 +4,7 @@ forward keeps alive, and whether anything in the model depends on chance or on b
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
@@ -83,12 +84,12 @@ def _try_samples(
     memory, less = _LiveMemory(model), _LiveMemory(model)
     first = run(data, memory)
     again = run(data)
-    half, fixed = size // 2, 0
+    half = size // 2
+    live, fixed = _per_sample(memory, size)
     if half:
         with suppress(ForwardError):
             run(slice_batch(data, 0, half, size), less)
-            growth = (memory.widest - less.widest) / (size - half)
-            fixed = max(0, round(memory.widest - growth * size))
+            live, fixed = _per_sample(memory, size, less, half)
     sentences = []
     chance = _first_change(first, again, size, 0, size)
     if chance is not None:
@@ -114,13 +115,30 @@ def _try_samples(
     names = {layer.name for layer in watched if layer.role == "estimated"}
     return Trial(
         calls={name: calls for name, calls in first.calls.items() if name in names},
-        live_bytes=-(-(memory.widest - fixed) // size),
-        peak_bytes=-(-max(0, memory.peak - fixed) // size),
+        live_bytes=live,
+        peak_bytes=max(live, -(-(memory.peak - fixed) // size)),
         dependence=tuple(sentences),
         fixed_bytes=fixed,
         stochastic=chance is not None,
         training=frozenset(first.training),
     )
+
+
+def _per_sample(
+    memory: _LiveMemory, size: int, less: _LiveMemory | None = None, fewer: int = 0
+) -> tuple[int, int]:
+    """(what each sample keeps alive at the call where that is most, what is alive without any).
+
+    From what `size` and `fewer` samples keep alive at every call: which call is the widest depends
+    on their number.
+    """
+    if less is None or len(memory.at_calls) != len(less.at_calls):
+        return -(-max(memory.at_calls, default=0) // size), 0
+    live, fixed = 0.0, 0.0
+    for more, few in zip(memory.at_calls, less.at_calls, strict=True):
+        slope = (more - few) / (size - fewer)
+        live, fixed = max(live, slope), max(fixed, more - slope * size)
+    return math.ceil(live), math.ceil(fixed)
 
 
 @dataclass
@@ -198,7 +216,8 @@ class _LiveMemory(TorchDispatchMode):
         self._live = 0
         own = (*model.parameters(), *model.buffers())
         self._known = {t.untyped_storage()._cdata for t in own if t.layout == torch.strided}
-        self.widest = self.peak = 0
+        self.peak = 0
+        self.at_calls: list[int] = []
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -225,4 +244,4 @@ class _LiveMemory(TorchDispatchMode):
 
     def mark(self) -> None:
         """A layer is called now: what is alive would wait here."""
-        self.widest = max(self.widest, self._live)
+        self.at_calls.append(self._live)
