@@ -62,7 +62,21 @@ def _precision(device: str) -> tuple[_Switch, ...]:
     return ((lambda: torch._C._get_fp32_precision_getter(device, "all"), write),)
 
 
+def _dispatch_flags() -> tuple[_Switch, ...]:
+    """What `TorchDispatchMode` notes on entering, in variables of its module."""
+
+    def switch(name: str) -> _Switch:
+        return (
+            lambda: getattr(_python_dispatch, name),
+            lambda value: setattr(_python_dispatch, name, value),
+        )
+
+    names = (n for n in vars(_python_dispatch) if n.startswith("_is_in_"))
+    return tuple(switch(n) for n in names if isinstance(getattr(_python_dispatch, n), bool))
+
+
 SWITCHES: tuple[_Switch, ...] = (
+    *_dispatch_flags(),
     *(
         (getattr(torch._C, read), getattr(torch._C, write))
         for read, write in _PAIRS
