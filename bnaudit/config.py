@@ -26,6 +26,7 @@ _PATH_SCHEMES = SCHEMES[2:]
 
 Positive = Annotated[int, Field(ge=1, strict=True)]
 Count = Annotated[int, Field(ge=0, strict=True)]
+Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 
 
 class Settings(BaseModel):
@@ -69,6 +70,13 @@ class Settings(BaseModel):
     verify_split: Annotated[float, Field(gt=0, lt=1)] | None = None
     verify_samples: Positive | Literal["all"] = 2000
     max_loss: Annotated[float, Field(ge=0, le=100)] = 0.5
+    train_data: str | None = None
+    train_data_arg: dict[str, Any] = Field(default_factory=dict)
+    eps: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    thresholds: dict[str, dict[str, Number]] = Field(default_factory=dict)
+    select: list[str] = Field(default_factory=list)
+    ignore: list[str] = Field(default_factory=list)
+    severity: dict[str, Literal["error", "warning", "info"]] = Field(default_factory=dict)
 
     @field_validator("samples", "verify_samples", mode="before")
     @classmethod
@@ -80,7 +88,7 @@ class Settings(BaseModel):
     def _number_all_or_none(cls, value: object) -> object:
         return _number_or(value, "all", "none")
 
-    @field_validator("layers", mode="before")
+    @field_validator("layers", "select", "ignore", mode="before")
     @classmethod
     def _one_or_many(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
@@ -166,7 +174,7 @@ def _rebased(name: str, value: Any, folder: Path) -> Any:
         return value
     if name in ("checkpoint", "output"):
         return str(folder / Path(value).expanduser())
-    if name in ("model", "data", "verify", "transform", "forward", "compare"):
+    if name in ("model", "data", "verify", "train_data", "transform", "forward", "compare"):
         return _rebased_spec(value, folder)
     return value
 
@@ -184,19 +192,30 @@ def resolve(options: Mapping[str, Any], file: ConfigFile | None) -> Settings:
     """The settings in force: the file's values, overridden by every option that was given.
 
     `options` holds None for what the command line does not say. Dictionaries (`model_arg`,
-    `data_arg`) are merged key by key. Raises `InputError` naming the option or the file's key.
+    `thresholds`) are merged key by key. Raises `InputError` naming the option or the file's key.
     """
     values: dict[str, Any] = dict(file.values) if file else {}
     given = {key: value for key, value in options.items() if value is not None}
     for key, value in given.items():
-        merged = isinstance(value, dict) and isinstance(values.get(key), dict)
-        values[key] = {**values[key], **value} if merged else value
+        values[key] = _merged(values.get(key), value)
     try:
         return Settings(**values)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
-        option = "--" + name.replace("_", "-")
-        where = option if name in given or file is None else f"{file.path}: key {name!r}"
+        option = _OPTIONS.get(name, "--" + name.replace("_", "-"))
+        key = ".".join(map(str, first["loc"]))
+        where = option if name in given or file is None else f"{file.path}: key {key!r}"
         message = first["msg"].removeprefix("Value error, ")
         raise InputError(f"{where}: {message}, got {first['input']!r}") from error
+
+
+_OPTIONS = {"thresholds": "--threshold"}
+"""Settings whose option has another name."""
+
+
+def _merged(old: object, new: Any) -> Any:
+    """`new` over `old`, key by key where both are dictionaries."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return new
+    return {**old, **{key: _merged(old.get(key), value) for key, value in new.items()}}

@@ -13,6 +13,7 @@ import typer
 MODEL = "Model and checkpoint"
 DATA = "Data"
 RUN = "How to run"
+FINDINGS = "Findings"
 OUT = "Output"
 
 
@@ -139,6 +140,31 @@ Task = Annotated[
     option(
         help="auto, classification (outputs N×K), or other. (default: auto)",
         panel=RUN,
+    ),
+]
+Threshold = Annotated[
+    list[str] | None,
+    option(
+        metavar="CODE.NAME=VALUE",
+        help="A threshold of a finding, e.g. BN101.shift=0.2 (bnaudit explain BN101 names them); "
+        "may be repeated.",
+        panel=FINDINGS,
+    ),
+]
+Select = Annotated[
+    list[str] | None,
+    option(
+        metavar="CODE",
+        help="Only findings with this code, or whose code begins so (BN1); may be repeated.",
+        panel=FINDINGS,
+    ),
+]
+Ignore = Annotated[
+    list[str] | None,
+    option(
+        metavar="CODE",
+        help="No findings with this code, or whose code begins so; may be repeated.",
+        panel=FINDINGS,
     ),
 ]
 Config = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from bnaudit.config import ConfigFile, Settings, find_config, read_config, resolve
+from bnaudit.errors import InputError
 
 
 def settings_from(options: dict[str, Any], config: Path | None, messages: Console) -> Settings:
@@ -29,12 +31,33 @@ def settings_from(options: dict[str, Any], config: Path | None, messages: Consol
 
 def _parsed(options: dict[str, Any]) -> dict[str, Any]:
     parsed = dict(options)
-    for name in ("model_arg", "data_arg", "verify_arg"):
+    for name in ("model_arg", "data_arg", "verify_arg", "train_data_arg"):
         if parsed.get(name):
             from bnaudit.targets.factories import parse_args
 
             parsed[name] = parse_args(parsed[name], option="--" + name.replace("_", "-"))
         else:
             parsed[name] = None
-    parsed["layers"] = parsed.get("layers") or None
+    for name in ("layers", "select", "ignore"):
+        parsed[name] = parsed.get(name) or None
+    parsed["thresholds"] = _thresholds(parsed.pop("threshold", None) or [])
     return parsed
+
+
+def _thresholds(given: list[str]) -> dict[str, dict[str, float]] | None:
+    """`BN101.shift=0.2` as {"BN101": {"shift": 0.2}}."""
+    thresholds: dict[str, dict[str, float]] = {}
+    for text in given:
+        place, equals, value = text.partition("=")
+        code, dot, name = place.strip().partition(".")
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not (equals and dot and name and math.isfinite(number)):
+            raise InputError(
+                f"--threshold {text}: write CODE.NAME=NUMBER, such as BN101.shift=0.2 (bnaudit "
+                "explain CODE names the thresholds)"
+            )
+        thresholds.setdefault(code.upper(), {})[name] = number
+    return thresholds or None

@@ -15,6 +15,7 @@ from bnaudit.results.audit import (
     Status,
     Verdict,
 )
+from bnaudit.results.findings import SEVERITIES, Finding, Severity
 from bnaudit.results.recalibration import (
     NOISE_ENOUGH,
     Change,
@@ -29,8 +30,6 @@ from bnaudit.results.recalibration import (
 )
 
 __all__ = [
-    "NOISE_ENOUGH",
-    "SCHEMA",
     "Attribution",
     "Audit",
     "CallSite",
@@ -39,15 +38,20 @@ __all__ = [
     "DataInfo",
     "Decision",
     "Estimate",
+    "Finding",
     "LayerAudit",
     "Level",
     "MemoryEstimate",
     "Method",
     "ModelInfo",
+    "NOISE_ENOUGH",
     "NetworkAudit",
     "Recalibrated",
     "RecalibratedLayer",
+    "SCHEMA",
+    "SEVERITIES",
     "Score",
+    "Severity",
     "Share",
     "Status",
     "Verdict",

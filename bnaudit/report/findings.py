@@ -1,0 +1,62 @@
+"""Findings in the terminal: the gravest first, each with its remedy beside it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from bnaudit.report.tables import some
+from bnaudit.results import SEVERITIES, Finding
+
+STYLE = {"error": "bold red", "warning": "bold yellow", "info": "bold blue"}
+
+MOST_LAYERS = 4
+
+
+def print_findings(findings: Sequence[Finding], console: Console, *, layers: int) -> None:
+    """Every finding with its layers, its remedy and its command; `layers`: of the whole network."""
+    console.print(Text(f"\nFindings: {_counted(findings)}", style="bold"))
+    for finding in findings:
+        console.print(_headline(finding))
+        console.print(Padding(Text(finding.sentence), (0, 0, 0, 2)))
+        if finding.layers:
+            console.print(Padding(Text(_whom(finding, layers), style="dim"), (0, 0, 0, 2)))
+        remedy = Text.assemble(("→ ", "green"), finding.remedy)
+        console.print(Padding(remedy, (0, 0, 0, 2)))
+        if finding.command is not None:
+            # A command to copy: never broken into lines by us.
+            console.print(Text(f"    {finding.command}", style="cyan"), soft_wrap=True)
+    if findings:
+        first = findings[0].code
+        console.print(Text(f"more on each: bnaudit explain {first}", style="dim"))
+
+
+def _counted(findings: Sequence[Finding]) -> str:
+    if not findings:
+        return "none"
+    counts = Counter(finding.severity for finding in findings)
+    words = {
+        "error": ("error", "errors"),
+        "warning": ("warning", "warnings"),
+        "info": ("info",) * 2,
+    }
+    return ", ".join(f"{counts[s]} {words[s][counts[s] > 1]}" for s in SEVERITIES if counts[s])
+
+
+def _headline(finding: Finding) -> Text:
+    return Text.assemble(
+        (finding.code, STYLE[finding.severity]),
+        f" {finding.name} ",
+        (f"({finding.severity})", STYLE[finding.severity]),
+    )
+
+
+def _whom(finding: Finding, layers: int) -> str:
+    if len(finding.layers) == layers and layers > 1:
+        return f"all {layers} layers"
+    count = f"{len(finding.layers)} of {layers} layers: " if layers > 1 else ""
+    return f"{count}{some(finding.layers, MOST_LAYERS)}"
