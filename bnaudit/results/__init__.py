@@ -4,18 +4,15 @@ from bnaudit.results.audit import (
     SCHEMA,
     Attribution,
     Audit,
-    CallSite,
-    ChannelTable,
     DataInfo,
-    Estimate,
-    LayerAudit,
     ModelInfo,
     NetworkAudit,
     Score,
-    Status,
     Verdict,
 )
+from bnaudit.results.channels import ChannelTable
 from bnaudit.results.findings import SEVERITIES, Finding, Severity
+from bnaudit.results.layers import CallSite, Estimate, LayerAudit, Status, VarianceRatio
 from bnaudit.results.recalibration import (
     NOISE_ENOUGH,
     Change,
@@ -30,6 +27,9 @@ from bnaudit.results.recalibration import (
 )
 
 __all__ = [
+    "NOISE_ENOUGH",
+    "SCHEMA",
+    "SEVERITIES",
     "Attribution",
     "Audit",
     "CallSite",
@@ -44,16 +44,14 @@ __all__ = [
     "MemoryEstimate",
     "Method",
     "ModelInfo",
-    "NOISE_ENOUGH",
     "NetworkAudit",
     "Recalibrated",
     "RecalibratedLayer",
-    "SCHEMA",
-    "SEVERITIES",
     "Score",
     "Severity",
     "Share",
     "Status",
+    "VarianceRatio",
     "Verdict",
     "Verification",
 ]

@@ -10,107 +10,19 @@ from __future__ import annotations
 import html
 import json
 import math
-import zlib
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from zipfile import BadZipFile
-
-import numpy as np
 
 from bnaudit.errors import InputError
+from bnaudit.results.channels import ChannelTable
+from bnaudit.results.findings import Finding
+from bnaudit.results.layers import LayerAudit
+from bnaudit.results.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA = 1
-
-Status = Literal[
-    "audited", "never-called", "empty-input", "batch-dependent", "unverified", "not-audited"
-]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A root-mean-square figure with what is known about its error.
-
-    `value` is debiased: √max(0, D² − b); `plain` is √D² as computed; `low` and `high` bound the
-    95% interval (None where it is withheld); `noise_floor` is √max(0, b), what the figure would
-    be from sampling alone; `standard_error` and `groups` belong to the *squared* figure D² − b,
-    for tests.
-    """
-
-    value: float
-    plain: float
-    low: float | None = None
-    high: float | None = None
-    noise_floor: float | None = None
-    standard_error: float | None = None
-    groups: int = 0
-
-
-@dataclass(frozen=True)
-class CallSite:
-    """One of several calls of a layer in a forward: its own figures, apart from the pooled ones."""
-
-    call: int
-    count: int
-    total_shift: float
-
-
-@dataclass(frozen=True)
-class LayerAudit:
-    """What was found about one layer; the figures are None where `status` is not "audited".
-
-    `total_shift` is the estimation shift magnitude (ESM) in the deployed condition, `output_shift`
-    the same weighted by γ², `mean_part` and `scale_part` its two (plain) parts with
-    total_shift.plain² = mean_part² + scale_part². `count` is the number of elements a channel.
-    `discrepancy` and `batch_noise` are at the mini-batch size of the Audit, with
-    discrepancy² = shift² + batch_noise², the shift being that of the samples that fill whole
-    mini-batches; where variances are near eps the noise can come out as 0.
-    `left_out_squared_shift` holds D² with each group left out, for paired comparison. `own_shift`
-    is the shift with everything upstream corrected, `own_output_shift` the same weighted by γ²,
-    `inherited_shift` what upstream adds, `attributed_shift` the (debiased) total, all on the subset
-    that `Attribution` names: as computed, total ≤ own + inherited, up to eps.
-    """
-
-    name: str
-    kind: str
-    status: Status
-    channels: int
-    note: str | None = None
-    aliases: tuple[str, ...] = ()
-    order: int | None = None
-    calls: int = 0
-    empty_calls: int = 0
-    calls_per_forward: int = 0
-    eps: float | None = None
-    eps_source: Literal["module", "probed"] = "module"
-    momentum: float | None = None
-    affine: bool = False
-    frozen: bool = False
-    num_batches_tracked: int | None = None
-    dtype: str | None = None
-    count: int = 0
-    total_shift: Estimate | None = None
-    output_shift: Estimate | None = None
-    mean_part: float | None = None
-    scale_part: float | None = None
-    worst_channel: int | None = None
-    worst_channel_shift: float | None = None
-    p95_channel_shift: float | None = None
-    undefined_channels: tuple[int, ...] = ()
-    unnormalised_mean_norm: float | None = None
-    unnormalised_std_norm: float | None = None
-    discrepancy: float | None = None
-    batch_noise: float | None = None
-    discrepancy_batches: int = 0
-    call_sites: tuple[CallSite, ...] = ()
-    left_out_squared_shift: tuple[float, ...] = ()
-    own_shift: Estimate | None = None
-    own_output_shift: Estimate | None = None
-    inherited_shift: float | None = None
-    attributed_shift: float | None = None
 
 
 @dataclass(frozen=True)
@@ -220,61 +132,6 @@ class Verdict:
     sentence: str
 
 
-@dataclass(frozen=True)
-class ChannelTable:
-    """Per-channel arrays of all audited layers, one after another.
-
-    `names` (L,) and `offsets` (L + 1,): layer i owns the entries offsets[i] to offsets[i+1] of the
-    other arrays, each (ΣC,) float64: the estimated and the expected (biased) statistics, γ, and
-    the shift d of each channel (NaN where undefined).
-    """
-
-    names: np.ndarray
-    offsets: np.ndarray
-    estimated_mean: np.ndarray
-    estimated_var: np.ndarray
-    expected_mean: np.ndarray
-    expected_var: np.ndarray
-    gamma: np.ndarray
-    shift: np.ndarray
-
-    __pydantic_config__ = {"arbitrary_types_allowed": True}  # noqa: RUF012 - read by pydantic
-
-    def layer(self, name: str) -> dict[str, np.ndarray]:
-        """The arrays of one layer, each (C,), by name of the array."""
-        index = self.names.tolist().index(name)
-        part = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
-        return {key: getattr(self, key)[part] for key in _CHANNEL_ARRAYS}
-
-    def save(self, path: Path) -> None:
-        """Write as a compressed `.npz` with the field names as keys."""
-        arrays = {key: getattr(self, key) for key in ("names", "offsets", *_CHANNEL_ARRAYS)}
-        with path.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-
-    @classmethod
-    def load(cls, path: Path) -> ChannelTable:
-        """Read what `save` wrote."""
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                return cls(**{key: file[key] for key in ("names", "offsets", *_CHANNEL_ARRAYS)})
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
-            raise InputError(
-                f"{path}: not the per-channel arrays of an Audit, or damaged: measure anew, or "
-                "remove it"
-            ) from error
-
-
-_CHANNEL_ARRAYS = (
-    "estimated_mean",
-    "estimated_var",
-    "expected_mean",
-    "expected_var",
-    "gamma",
-    "shift",
-)
-
-
 @dataclass(frozen=True, repr=False)
 class Audit:
     """One measurement of one model on one reference set: what every verb reads or writes."""
@@ -289,7 +146,9 @@ class Audit:
     network: NetworkAudit | None
     notes: tuple[str, ...] = ()
     verdict: Verdict | None = None
+    findings: tuple[Finding, ...] = ()
     attribution: Attribution | None = None
+    preprocessing: Preprocessing | None = None
     schema: int = SCHEMA
     channels: ChannelTable | None = field(default=None, compare=False)
 
@@ -381,6 +240,8 @@ def _row(layer: LayerAudit) -> dict[str, Any]:
                 row[key if part == "value" else f"{key}_{part}"] = value[part] if value else None
         elif key in ("aliases", "undefined_channels"):
             row[key] = " ".join(map(str, value))
+        elif key in ("variance_ratio", "own_variance_ratio"):
+            row[key] = math.exp(value["log_median"]) if value else None
         elif key not in ("call_sites", "left_out_squared_shift"):
             row[key] = value
     return row

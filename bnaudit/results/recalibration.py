@@ -9,7 +9,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from bnaudit.results.audit import DataInfo, Estimate, ModelInfo, finite
+from bnaudit.results.audit import DataInfo, ModelInfo, finite
+from bnaudit.results.layers import Estimate
 
 if TYPE_CHECKING:
     import pandas as pd
