@@ -13,6 +13,7 @@ from bnaudit.results.audit import (
 from bnaudit.results.channels import ChannelTable
 from bnaudit.results.findings import SEVERITIES, Finding, Severity
 from bnaudit.results.layers import CallSite, Estimate, LayerAudit, Status, VarianceRatio
+from bnaudit.results.preprocessing import Candidate, Preprocessing
 from bnaudit.results.recalibration import (
     NOISE_ENOUGH,
     Change,
@@ -33,6 +34,7 @@ __all__ = [
     "Attribution",
     "Audit",
     "CallSite",
+    "Candidate",
     "Change",
     "ChannelTable",
     "DataInfo",
@@ -45,6 +47,7 @@ __all__ = [
     "Method",
     "ModelInfo",
     "NetworkAudit",
+    "Preprocessing",
     "Recalibrated",
     "RecalibratedLayer",
     "Score",
