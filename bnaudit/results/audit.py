@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from bnaudit.errors import InputError
-from bnaudit.results.preprocessing import Preprocessing
 from bnaudit.results.channels import ChannelTable
 from bnaudit.results.findings import Finding
 from bnaudit.results.layers import LayerAudit
@@ -149,7 +148,6 @@ class Audit:
     verdict: Verdict | None = None
     findings: tuple[Finding, ...] = ()
     attribution: Attribution | None = None
-    preprocessing: Preprocessing | None = None
     preprocessing: Preprocessing | None = None
     schema: int = SCHEMA
     channels: ChannelTable | None = field(default=None, compare=False)
