@@ -7,23 +7,26 @@ from bnaudit.results.audit import (
     DataInfo,
     ModelInfo,
     NetworkAudit,
+    Request,
     Score,
+    TrainedOn,
+    TrainedOnLayer,
     Verdict,
 )
+from bnaudit.results.change import Change, Share
 from bnaudit.results.channels import ChannelTable
+from bnaudit.results.data_checks import BatchOrder, DataChecks, PaddedLayer, Spread
 from bnaudit.results.findings import SEVERITIES, Finding, Severity
 from bnaudit.results.layers import CallSite, Estimate, LayerAudit, Status, VarianceRatio
 from bnaudit.results.preprocessing import Candidate, Preprocessing
 from bnaudit.results.recalibration import (
     NOISE_ENOUGH,
-    Change,
     Decision,
     Level,
     MemoryEstimate,
     Method,
     Recalibrated,
     RecalibratedLayer,
-    Share,
     Verification,
 )
 
@@ -33,10 +36,12 @@ __all__ = [
     "SEVERITIES",
     "Attribution",
     "Audit",
+    "BatchOrder",
     "CallSite",
     "Candidate",
     "Change",
     "ChannelTable",
+    "DataChecks",
     "DataInfo",
     "Decision",
     "Estimate",
@@ -47,13 +52,18 @@ __all__ = [
     "Method",
     "ModelInfo",
     "NetworkAudit",
+    "PaddedLayer",
     "Preprocessing",
     "Recalibrated",
     "RecalibratedLayer",
+    "Request",
     "Score",
     "Severity",
     "Share",
+    "Spread",
     "Status",
+    "TrainedOn",
+    "TrainedOnLayer",
     "VarianceRatio",
     "Verdict",
     "Verification",

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bnaudit.errors import InputError
 from bnaudit.results.channels import ChannelTable
+from bnaudit.results.data_checks import DataChecks
 from bnaudit.results.findings import Finding
-from bnaudit.results.layers import LayerAudit
+from bnaudit.results.layers import Estimate, LayerAudit
 from bnaudit.results.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -125,6 +126,43 @@ class NetworkAudit:
 
 
 @dataclass(frozen=True)
+class TrainedOnLayer:
+    """A layer on the training data: `shift`, its output shift there; `moved`, the output shift that
+    statistics exact on the training data would have on the reference data.
+
+    Both in the deployed condition; the interval of `moved` counts the noise of both data sets.
+    """
+
+    name: str
+    shift: Estimate
+    moved: Estimate | None
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """The same network measured on the data that it was trained on: whose fault a shift is."""
+
+    data: DataInfo
+    layers: tuple[TrainedOnLayer, ...]
+    score: Score | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """The command-line options of this run, to be repeated in the commands that findings give.
+
+    Each as words: `model` names the architecture and the part of the file, `data` and `train_data`
+    the data, `how` the transform and the forward.
+    """
+
+    checkpoint: str
+    model: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
+    train_data: tuple[str, ...] = ()
+    how: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Verdict:
     """The one-line conclusion: what it is, and the sentence with its figures."""
 
@@ -147,6 +185,9 @@ class Audit:
     notes: tuple[str, ...] = ()
     verdict: Verdict | None = None
     findings: tuple[Finding, ...] = ()
+    request: Request | None = None
+    trained_on: TrainedOn | None = None
+    data_checks: DataChecks = field(default_factory=DataChecks)
     attribution: Attribution | None = None
     preprocessing: Preprocessing | None = None
     schema: int = SCHEMA

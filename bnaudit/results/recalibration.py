@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from bnaudit.results.audit import DataInfo, ModelInfo, finite
+from bnaudit.results.change import Change, Share
 from bnaudit.results.layers import Estimate
 
 if TYPE_CHECKING:
@@ -27,30 +28,6 @@ Level = Literal[
     "unverified",  # no verification data
     "nothing-to-change",  # no layer was recalibrated
 ]
-
-
-@dataclass(frozen=True)
-class Change:
-    """A figure before and after on the same samples; `low` and `high` bound the difference.
-
-    `difference` = after − before, with its 95% interval from paired samples, None where it is
-    withheld.
-    """
-
-    before: float
-    after: float
-    difference: float
-    low: float | None = None
-    high: float | None = None
-
-
-@dataclass(frozen=True)
-class Share:
-    """A share of samples (0 to 1) with its 95% interval (Wilson)."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)

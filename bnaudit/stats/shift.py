@@ -112,3 +112,45 @@ def unnormalised_norms(
     """Huang et al. 2022's own magnitudes: (‖m̂ − m‖₂, ‖√v̂ − √v‖₂) over the channels."""
     std_gap = estimated_var.clamp(min=0).sqrt() - var.sqrt()
     return float((estimated_mean - mean).norm()), float(std_gap.norm())
+
+
+@dataclass(frozen=True)
+class LogRatio:
+    """ln(v̂/v) over the channels where both variances are above ε: median, spread, share above 0.
+
+    `spread` is 1.4826 times the median absolute deviation: the standard deviation, of normal ones.
+    """
+
+    median: float
+    spread: float
+    above: float
+    channels: int
+
+
+def log_variance_ratio(estimated_var: Tensor, var: Tensor, eps: float) -> LogRatio | None:
+    """How the estimated variances relate to the expected ones, each (C,) float64.
+
+    Medians, because a few odd channels say nothing about what all have in common. None where no
+    channel has variances above `eps`, which would drown their ratio.
+    """
+    used = (estimated_var > eps) & (var > eps) & estimated_var.isfinite()
+    if not bool(used.any()):
+        return None
+    ratio = (estimated_var[used] / var[used]).log()
+    median = ratio.quantile(0.5)
+    spread = 1.4826 * (ratio - median).abs().quantile(0.5)
+    above = (ratio > 0).double().mean()
+    return LogRatio(float(median), float(spread), float(above), int(used.sum()))
+
+
+def concentration(squared_shift: Tensor, gamma: Tensor) -> float | None:
+    """The share of Σγ²d² that the twentieth of the channels with most of it carries, (C,) each.
+
+    At least one channel; undefined ones are left out. None where the sum is 0.
+    """
+    weighted = gamma.square() * squared_shift.nan_to_num(0.0)
+    whole = float(weighted.sum())
+    if whole <= 0:
+        return None
+    few = max(1, len(weighted) // 20)
+    return float(weighted.topk(few).values.sum()) / whole

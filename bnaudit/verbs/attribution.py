@@ -22,14 +22,14 @@ from bnaudit.engine.population import Population
 from bnaudit.engine.state import intercepted
 from bnaudit.engine.trial import Trial, try_out
 from bnaudit.errors import ModelError, NonFiniteError
-from bnaudit.results import Attribution, Audit, Estimate, LayerAudit
+from bnaudit.results import Attribution, Audit, Estimate, LayerAudit, VarianceRatio
 from bnaudit.stats.jackknife import deal, group_count
 from bnaudit.stats.moments import merge, pool
 from bnaudit.stats.shift import inherited_shift, squared_shift
 from bnaudit.verbs.bars import Bar
 from bnaudit.verbs.calibration import HELD, first_samples, fitting_samples, memory_estimate
 from bnaudit.verbs.few_layers import Search, corrected_condition, groups_of
-from bnaudit.verbs.figures import shift_estimates
+from bnaudit.verbs.figures import shift_estimates, variance_ratio
 from bnaudit.verbs.samples import MapReader, Reader
 
 DEFAULT_SAMPLES = 512
@@ -48,6 +48,7 @@ class OwnAndInherited:
     own: Estimate
     own_output: Estimate | None
     inherited: float
+    variance_ratio: VarianceRatio | None
 
 
 def own_and_inherited(record: LayerRecord, corrected: Population) -> OwnAndInherited | None:
@@ -71,7 +72,9 @@ def own_and_inherited(record: LayerRecord, corrected: Population) -> OwnAndInher
     inherited = inherited_shift(
         (mean, var), (expected.mean[0], expected.var[0]), record.estimated[1], eps
     )
-    return OwnAndInherited(total, own, own_output, inherited if inherited > ROUNDING else 0.0)
+    inherited = inherited if inherited > ROUNDING else 0.0
+    ratio = variance_ratio(record.estimated[1], expected.var[0], eps)
+    return OwnAndInherited(total, own, own_output, inherited, ratio)
 
 
 @dataclass
@@ -226,4 +229,5 @@ def _with_parts(layer: LayerAudit, shift: OwnAndInherited | None) -> LayerAudit:
         own_output_shift=shift.own_output,
         inherited_shift=shift.inherited,
         attributed_shift=shift.total.value,
+        own_variance_ratio=shift.variance_ratio,
     )

@@ -10,12 +10,21 @@ from torch import Tensor
 
 from bnaudit.engine.books import LayerRecord
 from bnaudit.engine.layers import BNLayer, counter
-from bnaudit.results import CallSite, ChannelTable, Estimate, LayerAudit, Status
+from bnaudit.results import (
+    CallSite,
+    ChannelTable,
+    Estimate,
+    LayerAudit,
+    Status,
+    VarianceRatio,
+)
 from bnaudit.stats.jackknife import Jackknife, jackknife
 from bnaudit.stats.moments import Moments, leave_one_out, merge, pool, scatter
 from bnaudit.stats.shift import (
     channel_mean,
+    concentration,
     gamma_weighted_mean,
+    log_variance_ratio,
     squared_shift,
     unnormalised_norms,
 )
@@ -126,6 +135,8 @@ def audit_layer(
         discrepancy_batches=batches,
         call_sites=_call_sites(record, by_site) if len(by_site) > 1 else (),
         left_out_squared_shift=left_out,
+        variance_ratio=variance_ratio(var, expected.var[0], layer.eps),
+        concentration=concentration(shift.total, gamma),
     )
     return audit, channels
 
@@ -222,13 +233,34 @@ def _squared_shift_of(record: LayerRecord, moments: Moments) -> float:
     return float(channel_mean(shift.total))
 
 
+def variance_ratio(estimated: Tensor, expected: Tensor, eps: float) -> VarianceRatio | None:
+    """How the estimated variances relate to the expected ones, (C,) each."""
+    found = log_variance_ratio(estimated, expected, eps)
+    if found is None:
+        return None
+    return VarianceRatio(found.median, found.spread, found.above, found.channels)
+
+
 def _call_sites(record: LayerRecord, by_site: list[Moments]) -> tuple[CallSite, ...]:
+    pooled = pool(reduce(merge, by_site))
     return tuple(
         CallSite(
-            call, int(pool(moments).count[0].item()), math.sqrt(_squared_shift_of(record, moments))
+            call,
+            int(pool(moments).count[0].item()),
+            math.sqrt(_squared_shift_of(record, moments)),
+            _from_pooled(record.layer, moments, (pooled.mean[0], pooled.var[0])),
         )
         for call, moments in enumerate(by_site)
     )
+
+
+def _from_pooled(layer: BNLayer, site: Moments, pooled: tuple[Tensor, Tensor]) -> Estimate | None:
+    """The ESM of the pooled statistics at one call site; its interval takes them as given."""
+    assert layer.eps is not None
+    site = site.select(site.count > 0)
+    if not len(site.count):
+        return None
+    return shift_estimates(site, pooled, layer.eps, layer.gamma())[0]
 
 
 def _calibration_note(record: LayerRecord) -> str | None:
