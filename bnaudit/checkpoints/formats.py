@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from bnaudit.checkpoints.messages import input_error, listed
+from bnaudit.checkpoints.messages import first_line, input_error, listed
 from bnaudit.errors import InputError
 
 Format = Literal["zip", "legacy", "safetensors"]
@@ -61,6 +61,13 @@ def detect_format(path: Path, file: BinaryIO) -> Format:
 def truncated(path: Path, detail: str) -> InputError:
     """The error about a file that ends too early, or whose parts contradict each other."""
     return input_error(path, f"truncated or damaged ({detail}); copy or download it again")
+
+
+def damaged(path: Path, error: Exception) -> InputError:
+    """The error about a file that could not be read to its end."""
+    if isinstance(error, MemoryError) or "allocate memory" in str(error):
+        return input_error(path, "needs more memory than there is, or is damaged; check the file")
+    return truncated(path, first_line(error))
 
 
 def _check_zip(path: Path, file: BinaryIO) -> None:

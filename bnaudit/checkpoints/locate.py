@@ -1,20 +1,20 @@
-"""The places of a checkpoint's tensors, whatever its format, and what stands in them."""
+"""The places of a checkpoint's tensors, whatever its format, and what stands there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from typing import BinaryIO
 
 from bnaudit.checkpoints.formats import Format
-from bnaudit.checkpoints.offsets_legacy import locate_in_legacy
+from bnaudit.checkpoints.offsets_legacy import read_legacy
+from bnaudit.checkpoints.offsets_pickle import locate_tensors
 from bnaudit.checkpoints.offsets_safetensors import locate_in_safetensors
-from bnaudit.checkpoints.offsets_zip import locate_in_zip, read_record
+from bnaudit.checkpoints.offsets_zip import read_record, read_zip
 from bnaudit.checkpoints.places import CannotPatch, Located, gather
-from bnaudit.checkpoints.stored import StoredTensor
 
-_LOCATE = {
-    "zip": locate_in_zip,
-    "legacy": locate_in_legacy,
+_LOCATE: dict[Format, Callable[[BinaryIO, str], Located]] = {
+    "zip": lambda file, key: locate_tensors(read_zip(file), key),
+    "legacy": lambda file, key: locate_tensors(read_legacy(file), key),
     "safetensors": locate_in_safetensors,
 }
 
@@ -34,19 +34,16 @@ def locate(file: BinaryIO, format_: Format, key: str) -> Located:
         ) from None
 
 
-def read_stored(file: BinaryIO, located: Located, names: Iterable[str]) -> dict[str, StoredTensor]:
-    """The tensors `names` as they are in the file.
+def read_bytes(file: BinaryIO, located: Located, name: str) -> bytes:
+    """The elements of a tensor in the order of rows, little-endian.
 
     Raises `CannotPatch` for one that has no place of its own.
     """
-    stored = {}
-    for name in names:
-        place = located.place(name)
-        start = located.starts[place.record]
-        if start is None:
-            span = read_record(file, place.record, place.start, place.end)
-        else:
-            file.seek(start + place.start)
-            span = file.read(place.end - place.start)
-        stored[name] = StoredTensor(place.dtype, place.shape, gather(located, name, span))
-    return stored
+    place = located.place(name)
+    start = located.starts[place.record]
+    if start is None:
+        span = read_record(file, place.record, place.start, place.end)
+    else:
+        file.seek(start + place.start)
+        span = file.read(place.end - place.start)
+    return gather(located, name, span)

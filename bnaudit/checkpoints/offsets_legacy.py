@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from typing import BinaryIO
 
-from bnaudit.checkpoints.offsets_pickle import locate_tensors
-from bnaudit.checkpoints.places import CannotPatch, Located
+from bnaudit.checkpoints.offsets_pickle import PickledFile
+from bnaudit.checkpoints.places import CannotPatch
 from bnaudit.checkpoints.stub_pickle import read_stubs
 
 # What torch.save writes ahead of the object: magic number, protocol, system.
 _HEADERS = 3
 
 
-def locate_in_legacy(file: BinaryIO, key: str) -> Located:
-    """The tensors of the state dict at `key`.
+def read_legacy(file: BinaryIO) -> PickledFile:
+    """The pickle of the file, and where its records lie.
 
     The pickle is followed by the list of storage keys, then by each storage in that order: the
     number of its elements (8 bytes), its data. All of it is little-endian, on any machine.
@@ -42,4 +42,4 @@ def locate_in_legacy(file: BinaryIO, key: str) -> Located:
         at += 8 + sizes[name]
     if at > end:
         raise CannotPatch("the file ends too early")
-    return locate_tensors(pickled, key, starts, sizes)
+    return PickledFile(pickled, starts, sizes)

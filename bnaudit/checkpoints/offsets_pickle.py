@@ -3,75 +3,75 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass
 
-import torch
+from bnaudit.checkpoints.dtypes import BYTES
+from bnaudit.checkpoints.pickled_modules import Slot, is_module, slots_of
+from bnaudit.checkpoints.places import CannotPatch, Located, Place
+from bnaudit.checkpoints.search import walk
+from bnaudit.checkpoints.stubs import Pickled, TensorRef, children
 
-from bnaudit.checkpoints.layout import walk
-from bnaudit.checkpoints.places import CannotPatch, Located, Place, word_of
-from bnaudit.checkpoints.stubs import Pickled, Stub, TensorRef, children
-
-_ODD = "is rebuilt in a way of its own (sparse, quantised, a tensor subclass)"
+ODD = "is rebuilt in a way of its own (sparse, quantised, a tensor subclass)"
 
 
-def locate_tensors(
-    pickled: Pickled,
-    key: str,
-    starts: Mapping[str, int | None],
-    sizes: Mapping[str, int],
-    *,
-    big_endian: bool = False,
-) -> Located:
+@dataclass(frozen=True, eq=False)
+class PickledFile:
+    """A file of torch.save: its pickle, and where the records of its storages lie.
+
+    `starts`, `sizes`: the byte of the file at which a record begins (None where it is compressed)
+    and its bytes, by storage key. `big_endian`: the byte order of the records.
+    """
+
+    pickled: Pickled
+    starts: Mapping[str, int | None]
+    sizes: Mapping[str, int]
+    big_endian: bool = False
+
+
+def locate_tensors(file: PickledFile, key: str) -> Located:
     """The tensors of the state dict at `key`, and what else uses their storages.
 
-    `starts`, `sizes`: of the storages' records, by storage key. Raises `CannotPatch` where there
-    is no state dict at `key`.
+    Raises `CannotPatch` where there is no state dict at `key`.
     """
+    pickled, sizes = file.pickled, file.sizes
     # Two names may stand for one slot (a module used twice), and one tensor in several slots.
-    slots = {name: (holder, leaf) for name, holder, leaf in _named_slots(walk(pickled.root, key))}
+    slots = {slot.name: slot for slot in _named_slots(walk(pickled.root, key))}
     if not slots:
         raise CannotPatch(f"there is no state dict at {key!r} that can be read as data")
-    named = {name: holder[leaf] for name, (holder, leaf) in slots.items()}
+    named = {name: slot.holder[slot.leaf] for name, slot in slots.items()}
     tensors = {n: v for n, v in named.items() if isinstance(v, TensorRef) and v.plain}
-    ours: dict[int, set[tuple[int, Any]]] = {}
+    ours: dict[int, set[tuple[int, str]]] = {}
     for name, tensor in tensors.items():
-        holder, leaf = slots[name]
-        ours.setdefault(id(tensor), set()).add((id(holder), leaf))
+        slot = slots[name]
+        ours.setdefault(id(tensor), set()).add((id(slot.holder), slot.leaf))
     mentions = _count_mentions(pickled)
     others = [t for t in pickled.tensors if mentions.get(id(t)) != len(ours.get(id(t), ()))]
-    whole = [
-        Place(record, torch.uint8, 0, (sizes.get(record, 0),), (1,), 1) for record in pickled.opaque
-    ]
+    whole = [Place(record, BYTES, 0, (sizes.get(record, 0),), (1,), 1) for record in pickled.opaque]
     return Located(
-        tensors={name: _place(tensor) for name, tensor in tensors.items()},
-        others=(*map(_place, others), *whole),
-        odd=dict.fromkeys(named.keys() - tensors.keys(), _ODD),
-        starts=starts,
+        tensors={name: place_of(tensor) for name, tensor in tensors.items()},
+        others=(*map(place_of, others), *whole),
+        odd=dict.fromkeys(named.keys() - tensors.keys(), ODD),
+        starts=file.starts,
         sizes=sizes,
-        big_endian=big_endian,
+        big_endian=file.big_endian,
         devices=tuple(sorted({s.location for s in pickled.storages} - {"cpu"})),
     )
 
 
-def _place(tensor: TensorRef) -> Place:
+def place_of(tensor: TensorRef) -> Place:
+    """Where a tensor lies."""
     # torch swaps whole storages, so the dtype of the storage decides.
-    word = word_of(tensor.storage.dtype)
+    word = tensor.storage.dtype.word
     key = tensor.storage.key
     return Place(key, tensor.dtype, tensor.start, tensor.size, tensor.stride, word)
 
 
-def _named_slots(node: object, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any, Any]]:
-    """Name, container and key of what stands in a state dict, or in a pickled module."""
-    state = node.state if isinstance(node, Stub) else None
-    if isinstance(state, dict) and isinstance(state.get("_modules"), Mapping) and depth < 100:
-        for group in ("_parameters", "_buffers"):
-            entries = state.get(group)
-            if isinstance(entries, Mapping):
-                yield from ((f"{prefix}{name}", entries, name) for name in entries)
-        for name, module in state["_modules"].items():
-            yield from _named_slots(module, f"{prefix}{name}.", depth + 1)
-    elif isinstance(node, Mapping) and not prefix:
-        yield from ((name, node, name) for name in node if isinstance(name, str))
+def _named_slots(node: object) -> Iterator[Slot]:
+    """What has a name in a state dict, or in a pickled module."""
+    if is_module(node):
+        yield from slots_of(node)
+    elif isinstance(node, Mapping):
+        yield from (Slot(name, node, name) for name in node if isinstance(name, str))
 
 
 def _count_mentions(pickled: Pickled) -> dict[int, int]:

@@ -5,22 +5,28 @@ from __future__ import annotations
 import json
 from typing import Any, BinaryIO
 
-import torch
+from bnaudit.checkpoints.dtypes import DTYPES
+from bnaudit.checkpoints.places import CannotPatch, Located, Place
 
-from bnaudit.checkpoints.places import CannotPatch, Located, Place, word_of
-
-# The format's names of the types that statistics come in.
+# The format's names of the types that a byte or more makes up.
 _DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U64": "uint64",
+    "U32": "uint32",
+    "U16": "uint16",
+    "U8": "uint8",
+    "BOOL": "bool",
+    "C64": "complex64",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E8M0": "float8_e8m0fnu",
 }
 # All data are one record.
 _RECORD = "data"
@@ -39,13 +45,12 @@ def locate_in_safetensors(file: BinaryIO, key: str) -> Located:
     odd: dict[str, str] = {}
     for name, entry in header.items():
         shape = tuple(entry["shape"])
-        dtype = _DTYPES.get(entry["dtype"])
+        dtype = DTYPES.get(_DTYPES.get(entry["dtype"], ""))
         if dtype is None:
             odd[name] = f"has the type {entry['dtype']}"
             continue
-        place = Place(
-            _RECORD, dtype, entry["data_offsets"][0], shape, _strides(shape), word_of(dtype)
-        )
+        start = entry["data_offsets"][0]
+        place = Place(_RECORD, dtype, start, shape, _strides(shape), dtype.word)
         if place.end != entry["data_offsets"][1]:
             odd[name] = "has data that do not fill its shape"
             continue

@@ -9,8 +9,8 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
-from bnaudit.checkpoints.offsets_pickle import locate_tensors
-from bnaudit.checkpoints.places import CannotPatch, Located, Run
+from bnaudit.checkpoints.offsets_pickle import PickledFile
+from bnaudit.checkpoints.places import CannotPatch, Run
 from bnaudit.checkpoints.stub_pickle import read_stubs
 
 _CHUNK = 1 << 20
@@ -19,8 +19,8 @@ _ENCRYPTED, _DESCRIPTOR = 0x1, 0x8
 _LOCAL, _CENTRAL = 30, 46
 
 
-def locate_in_zip(file: BinaryIO, key: str) -> Located:
-    """The tensors of the state dict at `key`; compressed records have no start.
+def read_zip(file: BinaryIO) -> PickledFile:
+    """The pickle of the file, and where its records lie; compressed ones have no start.
 
     Raises `CannotPatch` for an archive that cannot be read so.
     """
@@ -41,7 +41,7 @@ def locate_in_zip(file: BinaryIO, key: str) -> Located:
                 if start is not None and start + info.file_size > archive.start_dir:
                     raise CannotPatch(f"the archive's member {info.filename} is cut off")
                 sizes[record] = info.file_size
-    return locate_tensors(pickled, key, starts, sizes, big_endian=order == b"big")
+    return PickledFile(pickled, starts, sizes, big_endian=order == b"big")
 
 
 def read_record(file: BinaryIO, record: str, start: int, end: int) -> bytes:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+
+from bnaudit.checkpoints.dtypes import Dtype
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 Positions = np.ndarray[Any, np.dtype[np.int64]]
@@ -28,7 +27,7 @@ class Place:
     """
 
     record: str
-    dtype: torch.dtype
+    dtype: Dtype
     start: int
     shape: tuple[int, ...]
     stride: tuple[int, ...]
@@ -106,23 +105,6 @@ class Run:
     data: bytes
 
 
-def encode(value: Tensor, dtype: torch.dtype) -> bytes:
-    """The bytes of a tensor in `dtype`, in the order of rows, little-endian."""
-    cast = value.detach().to("cpu", dtype).contiguous().reshape(-1)
-    raw = np.asarray(cast.view(torch.uint8).numpy())
-    return _swapped(raw, word_of(dtype), swap=sys.byteorder == "big").tobytes()
-
-
-def decode(data: bytes, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-    """The tensor that `encode` made `data` of. Raises `ValueError` where they do not fit."""
-    if len(data) != math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"{len(data)} bytes do not fill shape {shape} of {dtype}")
-    if not data:
-        return torch.empty(shape, dtype=dtype)
-    raw = _swapped(np.frombuffer(data, np.uint8), word_of(dtype), swap=sys.byteorder == "big")
-    return torch.from_numpy(raw.copy()).view(dtype).reshape(shape)
-
-
 def plan(located: Located, values: Mapping[str, bytes]) -> dict[str, list[Run]]:
     """The runs of bytes that change, by record. `values`: as of `encode`, in each place's dtype.
 
@@ -150,7 +132,7 @@ def gather(located: Located, name: str, span: bytes) -> bytes:
     """The bytes of a tensor as `encode` gives them; `span`: its record from `start` to `end`."""
     place = located.place(name)
     raw = np.frombuffer(span, np.uint8)[place.positions() - place.start]
-    return _swapped(raw, place.word, swap=located.big_endian).tobytes()
+    return swapped(raw, place.word, swap=located.big_endian).tobytes()
 
 
 def _changes(located: Located, values: Mapping[str, bytes]) -> tuple[Positions, Bytes]:
@@ -159,7 +141,7 @@ def _changes(located: Located, values: Mapping[str, bytes]) -> tuple[Positions, 
     at = np.concatenate([place.positions() for place in places])
     data = np.concatenate(
         [
-            _swapped(np.frombuffer(new, np.uint8), place.word, swap=located.big_endian)
+            swapped(np.frombuffer(new, np.uint8), place.word, swap=located.big_endian)
             for place, new in zip(places, values.values(), strict=True)
         ]
     )
@@ -185,10 +167,6 @@ def _runs(at: Positions, data: Bytes) -> list[Run]:
     return [Run(int(where[0]), piece.tobytes()) for where, piece in pieces if where.size]
 
 
-def word_of(dtype: torch.dtype) -> int:
-    """How many bytes of an element are swapped together between byte orders."""
-    return dtype.itemsize // 2 if dtype.is_complex else dtype.itemsize
-
-
-def _swapped(raw: Bytes, word: int, *, swap: bool) -> Bytes:
+def swapped(raw: Bytes, word: int, *, swap: bool) -> Bytes:
+    """`raw` with each word of so many bytes turned round, if `swap`."""
     return raw.reshape(-1, word)[:, ::-1].reshape(-1) if swap and word > 1 else raw

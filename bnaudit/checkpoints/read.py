@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-import stat
 import warnings
 import zipfile
 from dataclasses import dataclass
@@ -15,14 +14,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from bnaudit.checkpoints.formats import Format, detect_format, truncated
-from bnaudit.checkpoints.messages import (
-    first_line,
-    input_error,
-    listed,
-    near_names,
-    shortened,
-)
+from bnaudit.checkpoints.formats import Format, damaged, detect_format, truncated
+from bnaudit.checkpoints.messages import first_line, input_error, listed, shortened
+from bnaudit.checkpoints.opening import opened
 from bnaudit.checkpoints.pickle_names import foreign_names
 from bnaudit.checkpoints.plain_data import plain_data_allowed
 from bnaudit.errors import InputError
@@ -59,54 +53,12 @@ def read_checkpoint(path: Path, *, trust_pickle: bool = False) -> Checkpoint:
     a folder, empty, truncated, of another kind, or in need of code.
     """
     path = Path(path)
-    try:
-        _check_is_file(path)
-        with path.open("rb") as file:
-            format_ = detect_format(path, file)
-            content = _load(path, file, format_, trust_pickle)
-            file.seek(0)
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except PermissionError:
-        raise input_error(path, "no permission to read it; change its mode or copy it") from None
-    except OSError as error:
-        reason = error.strerror or first_line(error)
-        raise input_error(path, f"cannot be read ({reason}); check the path") from None
+    with opened(path) as file:
+        format_ = detect_format(path, file)
+        content = _load(path, file, format_, trust_pickle)
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Checkpoint(path=path, format=format_, sha256=digest, content=content)
-
-
-def _check_is_file(path: Path) -> None:
-    try:
-        mode = path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        raise _missing(path) from None
-    except ValueError:  # a null byte in the name
-        raise input_error(path, "not a file name; check the path") from None
-    if stat.S_ISDIR(mode):
-        raise _directory(path)
-    if not stat.S_ISREG(mode):
-        raise input_error(path, "not a regular file; copy what it delivers into a file first")
-
-
-def _missing(path: Path) -> InputError:
-    if not path.parent.is_dir():
-        return input_error(path, f"no such file: there is no folder {path.parent}; check the path")
-    near = near_names(path)
-    hint = f"did you mean {listed(near)}?" if near else "check the path"
-    return input_error(path, f"no such file; {hint}")
-
-
-def _directory(path: Path) -> InputError:
-    names = sorted(entry.name for entry in path.iterdir())
-    if ".metadata" in names:
-        return input_error(
-            path,
-            "a distributed checkpoint (a folder of shards), which is not supported; convert it: "
-            "python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER FILE",
-        )
-    suffixes = (".pt", ".pth", ".th", ".ckpt", ".bin", ".safetensors", ".tar")
-    files = [name for name in names if name.endswith(suffixes)]
-    hint = f"it holds {listed(files)}" if files else "name the checkpoint file"
-    return input_error(path, f"a folder, not a file; {hint}")
 
 
 def _load(path: Path, file: BinaryIO, format_: Format, trust_pickle: bool) -> object:
@@ -131,11 +83,11 @@ def _load(path: Path, file: BinaryIO, format_: Format, trust_pickle: bool) -> ob
 def _refused(path: Path, file: BinaryIO, refusal: Exception, *, legacy: bool) -> InputError:
     """Why a file cannot be read without running code: it is damaged, or asks for code."""
     if not isinstance(refusal, pickle.UnpicklingError):
-        return _damaged(path, refusal)
+        return damaged(path, refusal)
     try:
         names = foreign_names(file, legacy=legacy)
     except Exception as error:
-        return _damaged(path, error)
+        return damaged(path, error)
     return input_error(path, f"{_need_of_code(names, refusal)}; {_RESAVE}; {_TRUST}")
 
 
@@ -149,7 +101,7 @@ def _load_trusted(path: Path, file: BinaryIO, *, legacy: bool) -> object:
             f"imported (PYTHONPATH), or {_RESAVE}",
         ) from None
     except Exception as error:  # the file's own code can fail in any way
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
 
 
 def _torch_load(path: Path, file: BinaryIO, *, legacy: bool, weights_only: bool) -> object:
@@ -183,9 +135,3 @@ def _need_of_code(names: tuple[str, ...], refusal: Exception) -> str:
     if "Unsupported operand" in reason:
         reason = "it was saved with a pickle protocol above 2"
     return f"its pickle cannot be read without running code from it ({shortened(reason, 160)})"
-
-
-def _damaged(path: Path, error: Exception) -> InputError:
-    if isinstance(error, MemoryError) or "allocate memory" in str(error):
-        return input_error(path, "needs more memory than there is, or is damaged; check the file")
-    return truncated(path, first_line(error))

@@ -11,10 +11,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from bnaudit.checkpoints.layout import walk
 from bnaudit.checkpoints.messages import first_line, input_error
 from bnaudit.checkpoints.plain_data import real_data
 from bnaudit.checkpoints.read import Checkpoint
+from bnaudit.checkpoints.search import walk
 from bnaudit.checkpoints.stored import StoredTensor
 from bnaudit.errors import InputError
 

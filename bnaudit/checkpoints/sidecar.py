@@ -14,8 +14,7 @@ import torch
 
 from bnaudit._version import __version__
 from bnaudit.checkpoints.messages import input_error
-from bnaudit.checkpoints.places import decode
-from bnaudit.checkpoints.stored import StoredTensor
+from bnaudit.checkpoints.stored import StoredTensor, decode
 
 SUFFIX = ".bnaudit.json"
 _SCHEMA = 1

@@ -12,31 +12,37 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-import torch
+from bnaudit.checkpoints.dtypes import DTYPES, Dtype
+from bnaudit.checkpoints.sealed import Sealed
+from bnaudit.checkpoints.stubs import (
+    Entries,
+    OddTensor,
+    Pickled,
+    StorageRef,
+    Stub,
+    TensorRef,
+)
 
-from bnaudit.checkpoints.stubs import Entries, Pickled, Sealed, StorageRef, Stub, TensorRef
-
-_STORAGES: dict[str, torch.dtype] = {
-    "DoubleStorage": torch.float64,
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-    "ComplexFloatStorage": torch.complex64,
-    "ComplexDoubleStorage": torch.complex128,
-    "QInt8Storage": torch.qint8,
-    "QUInt8Storage": torch.quint8,
-    "QInt32Storage": torch.qint32,
-    "QUInt4x2Storage": torch.quint4x2,
-    "QUInt2x4Storage": torch.quint2x4,
-    "UntypedStorage": torch.uint8,
+_STORAGES = {
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+    "ComplexFloatStorage": "complex64",
+    "ComplexDoubleStorage": "complex128",
+    "QInt8Storage": "qint8",
+    "QUInt8Storage": "quint8",
+    "QInt32Storage": "qint32",
+    "QUInt4x2Storage": "quint4x2",
+    "QUInt2x4Storage": "quint2x4",
+    "UntypedStorage": "uint8",
 }
-_DTYPES = {name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
 _DICTS = frozenset(
     f"{module}.{name}"
     for module, name in (
@@ -45,6 +51,8 @@ _DICTS = frozenset(
         ("__builtin__", "dict"),
     )
 )
+# How functions that rebuild tensors begin: sparse ones, quantised ones, …
+_REBUILDERS = ("torch._utils._rebuild_", "torch._tensor._rebuild_")
 # Tensor types whose bytes are their values: a subclass may give its storage another meaning.
 _PLAIN_TYPES = frozenset(
     {"torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer"}
@@ -53,7 +61,7 @@ _PLAIN_TYPES = frozenset(
 
 @dataclass(frozen=True)
 class _StorageType(Sealed):
-    dtype: torch.dtype
+    dtype: Dtype
 
 
 class _Rebuild(Sealed):
@@ -93,12 +101,13 @@ class _StubUnpickler(pickle._Unpickler):
         if full in _DICTS:
             return Entries
         if module.partition(".")[0] == "torch" and name in _STORAGES:
-            return _StorageType(_STORAGES[name])
-        if module == "torch" and name in _DTYPES:
-            return _DTYPES[name]
+            return _StorageType(DTYPES[_STORAGES[name]])
+        if module == "torch" and name in DTYPES:
+            return DTYPES[name]
         if full == "torch.Size":
             return _Rebuild(tuple)
-        return type("Stub", (Stub,), {"named": full})
+        base = OddTensor if full.startswith(_REBUILDERS) else Stub
+        return type("Stub", (base,), {"named": full})
 
     def persistent_load(self, pid: Any) -> Any:
         kind, *data = pid
@@ -137,14 +146,14 @@ class _StubUnpickler(pickle._Unpickler):
         dtype: object,
         metadata: object = None,
     ) -> object:
-        if not isinstance(dtype, torch.dtype):
+        if not isinstance(dtype, Dtype):
             raise pickle.UnpicklingError("a tensor without a dtype")
         return self._refer(storage, dtype, offset, size, stride, metadata)
 
     def _refer(
         self,
         storage: object,
-        dtype: torch.dtype | None,
+        dtype: Dtype | None,
         offset: object,
         size: object,
         stride: object,
@@ -168,11 +177,11 @@ class _StubUnpickler(pickle._Unpickler):
 
     def _from_type(self, function: object, type_: object, args: object, state: object) -> object:
         if not isinstance(function, _Rebuild) or not isinstance(args, tuple):
-            return Stub(function, type_, args, state)
+            return OddTensor(function, type_, args, state)
         self.kept.append(state)
         tensor = function(*args)
         plain = isinstance(type_, type) and getattr(type_, "named", None) in _PLAIN_TYPES
-        return tensor if plain else Stub(tensor)
+        return tensor if plain else OddTensor(tensor)
 
 
 def read_stubs(file: BinaryIO) -> Pickled:

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-
-class Sealed:
-    """What a pickle may use and not alter."""
-
-    def __setstate__(self, state: object) -> None:
-        raise pickle.UnpicklingError("a state for something that has none")
+from bnaudit.checkpoints.dtypes import Dtype
+from bnaudit.checkpoints.sealed import Sealed
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +18,7 @@ class StorageRef(Sealed):
     """
 
     key: str
-    dtype: torch.dtype
+    dtype: Dtype
     location: str
     numel: int
     view_offset: int
@@ -39,7 +32,7 @@ class TensorRef(Sealed):
     """
 
     storage: StorageRef
-    dtype: torch.dtype
+    dtype: Dtype
     start: int
     size: tuple[int, ...]
     stride: tuple[int, ...]
@@ -116,6 +109,10 @@ class Stub:
     def __call__(self, *args: object, **options: object) -> Stub:
         """Stand for the result of a call that is not made."""
         return Stub(self, *args, **options)
+
+
+class OddTensor(Stub):
+    """A tensor that is rebuilt in a way of its own: sparse, quantised, of a subclass."""
 
 
 # Its items are looked into where a key leads through it.

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from bnaudit.checkpoints.copying import patched_copy, sha256_of
 from bnaudit.checkpoints.formats import Format, detect_format
-from bnaudit.checkpoints.locate import locate, read_stored
+from bnaudit.checkpoints.locate import locate
 from bnaudit.checkpoints.messages import input_error, listed
 from bnaudit.checkpoints.places import CannotPatch, Located
 from bnaudit.checkpoints.read import read_checkpoint
 from bnaudit.checkpoints.resave import resave, stored_in
-from bnaudit.checkpoints.stored import StoredTensor
+from bnaudit.checkpoints.stored import StoredTensor, read_stored
 from bnaudit.errors import InputError
 
 _FORMATS = {"zip": "a zip archive", "legacy": "the format before torch 1.6"}

@@ -18,9 +18,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from bnaudit.checkpoints.dtypes import DTYPES
 from bnaudit.checkpoints.patch import patch_checkpoint
 from bnaudit.checkpoints.stub_pickle import read_stubs
-from bnaudit.checkpoints.stubs import Stub, TensorRef
+from bnaudit.checkpoints.stubs import OddTensor, Stub, TensorRef
 from bnaudit.errors import InputError
 
 
@@ -38,7 +39,7 @@ def test_tensors_are_references_with_shape_type_and_place() -> None:
     a, b = root["a"], root["b"]
     assert isinstance(a, TensorRef)
     assert isinstance(b, TensorRef)
-    assert (a.size, a.stride, a.start, a.dtype) == ((4, 3), (1, 4), 0, torch.float64)
+    assert (a.size, a.stride, a.start, a.dtype) == ((4, 3), (1, 4), 0, DTYPES["float64"])
     assert (b.size, b.start) == ((7,), 40)
     assert a.storage.key == b.storage.key
 
@@ -54,10 +55,10 @@ def test_newer_and_odd_types_are_told_apart() -> None:
     }
     root = stubs_of(state)
     assert isinstance(root, dict)
-    assert root["new"].dtype == torch.uint16
+    assert root["new"].dtype == DTYPES["uint16"]
     assert root["buffer"].plain
-    assert isinstance(root["sparse"], Stub)
-    assert isinstance(root["quantised"], Stub)
+    assert isinstance(root["sparse"], OddTensor)
+    assert isinstance(root["quantised"], OddTensor)
     assert not root["conjugate"].plain
 
 
