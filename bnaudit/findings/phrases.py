@@ -1,0 +1,44 @@
+"""Parts of the sentences about stored states: layers by name, and the command that mends them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import PurePath
+
+from bnaudit.results.state import State
+
+CHECKPOINT_ENDINGS = (".pt", ".pth", ".th", ".ckpt", ".bin", ".safetensors")
+"""What files of weights are called; any other source is a model, which no command can read."""
+
+
+def some_of(names: Sequence[str], most: int = 3) -> str:
+    """`a, b, c and 4 more`."""
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
+def which_layers(names: Sequence[str], of: int) -> str:
+    """`layer a`, `all 19 layers` or `3 of 19 layers (a, b, c)`, as the subject of a sentence."""
+    if len(names) == 1:
+        return f"layer {names[0]}"
+    if len(names) == of:
+        return f"all {of} layers"
+    return f"{len(names)} of {of} layers ({some_of(names)})"
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """`1 channel`, `2,048 channels`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def upper_first(sentence: str) -> str:
+    """The sentence with a capital letter, the rest as it is."""
+    return sentence[:1].upper() + sentence[1:]
+
+
+def recalibrate_command(state: State) -> str | None:
+    """The command that estimates the statistics anew; None where no file is known."""
+    if PurePath(state.source).suffix.lower() not in CHECKPOINT_ENDINGS:
+        return None
+    return f"bnaudit recalibrate {shlex.quote(state.source)} --model MODEL --data DATA"
