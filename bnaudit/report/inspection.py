@@ -1,0 +1,204 @@
+"""An Inspection in the terminal: the file, its layers in figures and in strips, the findings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from bnaudit.report.findings import print_findings
+from bnaudit.report.numbers import short, size
+from bnaudit.report.tables import WIDE, shortened, some, table_of_layers
+from bnaudit.report.terminal import BARS
+from bnaudit.results.inspection import FileFacts, Histogram, InspectedLayer, Inspection, Range
+
+ROOMY = 110
+"""Columns of a terminal from which on a table has every figure."""
+
+FORMATS = {
+    "zip": "torch.save",
+    "legacy": "torch.save before torch 1.6",
+    "safetensors": "safetensors",
+}
+
+SUSPICION = {"error": 100.0, "warning": 10.0, "info": 1.0}
+"""What a finding about a layer weighs where a long table is shortened."""
+
+
+@dataclass(frozen=True)
+class _Column:
+    header: str
+    cell: Callable[[InspectedLayer], str]
+    from_width: int = 0
+
+
+COLUMNS = (
+    _Column("ch", lambda layer: str(layer.channels)),
+    _Column("n", lambda layer: _count(layer.num_batches_tracked), WIDE),
+    _Column("dtype", lambda layer: layer.dtype, ROOMY),
+    _Column("eps", lambda layer: f"{layer.eps:g}{'' if layer.eps_known else '?'}", ROOMY),
+    _Column("mom", lambda layer: short(layer.momentum), ROOMY),
+    _Column("mean", lambda layer: _range(layer.running_mean), WIDE),
+    _Column("var", lambda layer: _range(layer.running_var)),
+    _Column("median", lambda layer: _median(layer.running_var), ROOMY),
+    _Column("|γ|", lambda layer: _range(layer.gamma)),
+    _Column("median", lambda layer: _median(layer.gamma), ROOMY),
+    _Column("scale", lambda layer: short(layer.largest_scale)),
+    _Column("dead", lambda layer: str(layer.dead or "")),
+    _Column("bad", lambda layer: str(layer.non_finite or "")),
+)
+
+
+def print_inspection(inspection: Inspection, console: Console, *, all_layers: bool = False) -> None:
+    """Everything the Inspection holds, in the order in which a reader asks."""
+    console.print(about(inspection))
+    layers = inspection.layers
+    if layers:
+        ranks = _suspicion(inspection)
+        shown, title = shortened(
+            layers,
+            lambda layer: ranks[layer.name],
+            "suspicion: findings, dead channels, scale",
+            all_layers=all_layers,
+        )
+        console.print()
+        console.print(layer_table(shown, title, console.width))
+        console.print()
+        console.print(strips(shown, console.width))
+        console.print(legend(inspection))
+    print_findings(inspection.findings, console, layers=max(len(layers), 1))
+
+
+def about(inspection: Inspection) -> RenderableType:
+    """The file, and what it holds."""
+    file = inspection.file
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row("checkpoint", Text(f"{file.path} ({FORMATS[file.format]}, {size(file.bytes)})"))
+    grid.add_row("weights", Text(_weights(file)))
+    if file.others:
+        others = f"also in the file, for --checkpoint-key: {some(file.others)}"
+        grid.add_row("", Text(others, style="dim"))
+    grid.add_row("BN layers", Text(_layers(inspection)))
+    if file.steps is not None:
+        grid.add_row("optimizer", Text(f"{file.steps:,} steps"))
+    for note in inspection.notes:
+        grid.add_row("note", Text(note))
+    return grid
+
+
+def _weights(file: FileFacts) -> str:
+    where = f"at {file.key}: " if file.key else ""
+    return f"{where}{file.tensors:,} tensors, {file.elements:,} elements"
+
+
+def _layers(inspection: Inspection) -> str:
+    layers = inspection.layers
+    if not layers:
+        return "none"
+    kinds = sorted({layer.kind for layer in layers if layer.kind})
+    dtypes = sorted({layer.dtype for layer in layers})
+    channels = sum(layer.channels for layer in layers)
+    of = f" ({', '.join(kinds)})" if kinds else ""
+    return f"{len(layers)}{of}, {channels:,} channels, statistics in {', '.join(dtypes)}"
+
+
+def _suspicion(inspection: Inspection) -> dict[str, float]:
+    ranks = {
+        layer.name: layer.dead / layer.channels + 1e-3 * min(layer.largest_scale or 0.0, 500.0)
+        for layer in inspection.layers
+    }
+    for finding in inspection.findings:
+        for name in finding.layers:
+            if name in ranks:
+                ranks[name] += SUSPICION[finding.severity]
+    return ranks
+
+
+def layer_table(layers: Sequence[InspectedLayer], title: str | None, width: int) -> Table:
+    """The layers in the order of the file, with as many figures as the terminal has room for."""
+    kept = [
+        column
+        for column in COLUMNS
+        if width >= column.from_width
+        and (column.header != "bad" or any(layer.non_finite for layer in layers))
+    ]
+    table = table_of_layers([column.header for column in kept], title)
+    for layer in layers:
+        table.add_row(Text(layer.name or "(top level)"), *(column.cell(layer) for column in kept))
+    return table
+
+
+def strips(layers: Sequence[InspectedLayer], width: int) -> Table:
+    """Two histograms a layer: how its variances and its means are spread over the channels."""
+    longest = max(len(layer.name) for layer in layers)
+    room = (width - max(8, min(longest, width // 3)) - 2) // 2
+    variances, variance_label = _aligned([layer.log_variance for layer in layers], room)
+    means, mean_label = _aligned([layer.mean_in_deviations for layer in layers], room)
+    table = Table(box=None, padding=(0, 0, 0, 1), pad_edge=False)
+    table.add_column("layer", overflow="fold", min_width=8, vertical="bottom")
+    table.add_column(Text(f"log₁₀ var, {variance_label}"))
+    table.add_column(Text(f"mean/√var, {mean_label}"))
+    for layer, variance, mean in zip(layers, variances, means, strict=True):
+        table.add_row(Text(layer.name or "(top level)"), Text(variance), Text(mean))
+    return table
+
+
+def _aligned(histograms: Sequence[Histogram], room: int) -> tuple[list[str], str]:
+    """A strip of bars for each histogram, over the bins that any of them uses, and their range."""
+    while True:
+        used = [i for h in histograms for i, count in enumerate(h.counts) if count]
+        first, last = (min(used), max(used)) if used else (0, 0)
+        if last - first < room:
+            break
+        histograms = [_coarser(histogram) for histogram in histograms]
+    low, width = histograms[0].low, histograms[0].width
+    label = f"{low + first * width:g} to {low + (last + 1) * width:g}"
+    return [_bars(histogram.counts[first : last + 1]) for histogram in histograms], label
+
+
+def _coarser(histogram: Histogram) -> Histogram:
+    """Two bins each made one."""
+    counts = histogram.counts + (0,) * (len(histogram.counts) % 2)
+    pairs = tuple(counts[i] + counts[i + 1] for i in range(0, len(counts), 2))
+    return replace(histogram, width=2 * histogram.width, counts=pairs)
+
+
+def _bars(counts: Sequence[int]) -> str:
+    top = max(counts, default=0)
+    if not top:
+        return ""
+    return "".join(BARS[min(len(BARS) - 1, n * len(BARS) // top)] if n else "·" for n in counts)
+
+
+def legend(inspection: Inspection) -> RenderableType:
+    """What the columns are, in one paragraph."""
+    bad = "; bad: channels with NaN or infinity" * any(x.non_finite for x in inspection.layers)
+    text = (
+        "n: num_batches_tracked; mean, var, |γ|: the smallest and the largest over the channels; "
+        "scale: the largest |γ|/√(var + eps); dead: channels whose variance is below eps"
+        f"{bad}. Strips: how many channels, ends included."
+    )
+    return Padding(Text(text, style="dim"), (1, 0, 0, 0))
+
+
+def _count(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.0f}" if value == value // 1 and abs(value) < 1e7 else short(value)
+
+
+def _range(values: Range | None) -> str:
+    if values is None:
+        return "–"
+    low, high = short(values.minimum), short(values.maximum)
+    return low if low == high else f"{low}…{high}"
+
+
+def _median(values: Range | None) -> str:
+    return short(values.median if values else None)

@@ -1,0 +1,159 @@
+"""What `inspect` finds in a checkpoint file: dataclasses <-> JSON <-> DataFrame. No torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from bnaudit.errors import InputError
+from bnaudit.results.audit import finite
+from bnaudit.results.findings import Finding
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+INSPECTION_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """A checkpoint file.
+
+    `format`: "zip" (torch.save since 1.6), "legacy" (torch.save before) or "safetensors". `bytes`:
+    its size. `key`: the place of the weights in it, "" for the top level; `others`: other places
+    that would have done. `tensors`, `elements`: of the weights. `steps`: how many steps its
+    optimizer made; None where the file does not say.
+    """
+
+    path: str
+    format: str
+    bytes: int
+    key: str
+    others: tuple[str, ...]
+    tensors: int
+    elements: int
+    steps: int | None
+
+
+@dataclass(frozen=True)
+class Range:
+    """Minimum, median and maximum over the channels whose value is finite."""
+
+    minimum: float
+    median: float
+    maximum: float
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How many channels fall between `low + i·width` and `low + (i + 1)·width`.
+
+    The first and the last count also hold what lies beyond.
+    """
+
+    low: float
+    width: float
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class InspectedLayer:
+    """One BatchNorm layer as it is stored.
+
+    `running_mean`, `running_var`, `gamma` (of |γ|): None where no channel is finite, or there is no
+    γ. `largest_scale`: max |γ|/√(v̂ + ε) over the channels where it is defined. `dead`: channels
+    with 0 ≤ v̂ < k·ε, k as in BN012. `non_finite`: channels in which a mean, variance, γ or β is NaN
+    or infinite. `log_variance`: of log10 v̂ (0 counts as the smallest). `mean_in_deviations`: of
+    m̂/√v̂, where v̂ > 0. The rest is as in `results.state.LayerState`.
+    """
+
+    name: str
+    channels: int
+    kind: str | None
+    dtype: str
+    num_batches_tracked: float | None
+    eps: float
+    eps_known: bool
+    momentum: float | None
+    tracks: bool | None
+    running_mean: Range | None
+    running_var: Range | None
+    gamma: Range | None
+    largest_scale: float | None
+    dead: int
+    non_finite: int
+    log_variance: Histogram
+    mean_in_deviations: Histogram
+
+
+@dataclass(frozen=True, repr=False)
+class Inspection:
+    """What a checkpoint file alone tells about its BatchNorm layers, in the order of the file.
+
+    `without_statistics`: layers that look like BatchNorm and have weights alone.
+    """
+
+    tool: str
+    file: FileFacts
+    layers: tuple[InspectedLayer, ...]
+    without_statistics: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()
+    schema: int = INSPECTION_SCHEMA
+
+    def layer(self, name: str) -> InspectedLayer:
+        """The layer called `name`. KeyError where there is none."""
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        raise KeyError(name)
+
+    def to_json(self) -> str:
+        """The document `inspection.json`."""
+        document = {"schema": self.schema} | asdict(self)
+        return json.dumps(finite(document), indent=1, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, *, source: str = "inspection") -> Inspection:
+        """Read what `to_json` wrote. Raises `InputError` that names `source` and the field."""
+        from pydantic import TypeAdapter, ValidationError
+
+        try:
+            document = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{source}: not JSON ({error})") from error
+        if not isinstance(document, dict) or "schema" not in document:
+            raise InputError(f"{source}: not an Inspection (no field `schema`): inspect anew")
+        if document["schema"] != INSPECTION_SCHEMA or document["schema"] is True:
+            raise InputError(
+                f"{source}: schema {document['schema']!r}, this version reads "
+                f"{INSPECTION_SCHEMA}: inspect anew"
+            )
+        try:
+            return TypeAdapter(cls).validate_python(document)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise InputError(f"{source}: field {where}: {first['msg']}") from error
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a layer, the ranges flattened (`running_var_median`, …), without histograms."""
+        import pandas as pd
+
+        return pd.DataFrame([_row(layer) for layer in self.layers])
+
+    def __repr__(self) -> str:
+        findings = ", ".join(f"{f.code} {f.name} ({f.severity})" for f in self.findings) or "none"
+        return f"<Inspection of {self.file.path}, {len(self.layers)} layers. Findings: {findings}>"
+
+
+def _row(layer: InspectedLayer) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for key, value in asdict(layer).items():
+        if key in ("running_mean", "running_var", "gamma"):
+            for part in ("minimum", "median", "maximum"):
+                row[f"{key}_{part}"] = value[part] if value else None
+        elif key not in ("log_variance", "mean_in_deviations"):
+            row[key] = value
+    return row

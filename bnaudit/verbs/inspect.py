@@ -1,0 +1,79 @@
+"""Inspecting a checkpoint file: no data, no model code, no torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from bnaudit._version import __version__
+from bnaudit.checkpoints.contents import Contents, read_contents
+from bnaudit.checkpoints.messages import listed
+from bnaudit.checkpoints.stored_state import state_of_contents
+from bnaudit.findings.catalogue import find_rule
+from bnaudit.findings.conclude import conclude
+from bnaudit.findings.policy import DEFAULT, Policy
+from bnaudit.results.inspection import FileFacts, Inspection
+from bnaudit.results.state import State
+from bnaudit.verbs.inspected_layers import inspected
+
+DEAD_CHANNELS = "BN012"
+
+
+def inspect(
+    path: str | os.PathLike[str],
+    *,
+    key: str | None = None,
+    eps: float | None = None,
+    policy: Policy = DEFAULT,
+) -> Inspection:
+    """What the checkpoint at `path` alone tells about its BatchNorm layers.
+
+    Layers are found by the names of their tensors, in all files that `measure` reads, and in whole
+    pickled models too, of which no code runs. Of a large file only their statistics are read.
+    `key`: the place of the weights, a dotted path; found where it is None. `eps`: of the model,
+    which only a pickled model tells; 1e-5 is assumed. `policy`: which findings are wanted, and
+    their thresholds.
+
+    Raises `InputError` for a file that cannot be read or holds no weights.
+    """
+    contents = read_contents(Path(path), key=key)
+    state = state_of_contents(contents, eps=eps)
+    multiple = policy.limits(find_rule(DEAD_CHANNELS))["multiple_of_eps"]
+    return Inspection(
+        tool=__version__,
+        file=_facts(contents),
+        layers=tuple(inspected(layer, multiple) for layer in state.layers),
+        without_statistics=state.without_statistics,
+        findings=conclude((state,), policy),
+        notes=tuple(_notes(contents, state, eps)),
+    )
+
+
+def _facts(contents: Contents) -> FileFacts:
+    return FileFacts(
+        path=str(contents.path),
+        format=contents.format,
+        bytes=contents.bytes,
+        key=contents.key,
+        others=contents.others,
+        tensors=len(contents.tensors),
+        elements=sum(tensor.elements for tensor in contents.tensors.values()),
+        steps=contents.steps,
+    )
+
+
+def _notes(contents: Contents, state: State, eps: float | None) -> Iterator[str]:
+    if not state.layers:
+        yield "no BatchNorm layers with running statistics in it: nothing to inspect"
+    assumed = {layer.eps for layer in state.layers if not layer.eps_known}
+    if assumed:
+        values = ", ".join(f"{value:g}" for value in assumed)
+        yield f"eps is assumed to be {values}: the file does not tell it, --eps does"
+    told = {layer.eps for layer in state.layers} - {eps}
+    if eps is not None and told:
+        values = ", ".join(f"{value:g}" for value in sorted(told))
+        yield f"the model in the file has its own eps, {values}, which --eps does not replace"
+    if contents.odd:
+        names = listed((f"{name} {why}" for name, why in contents.odd.items()), 2)
+        yield f"{len(contents.odd)} tensors are not read: {names}"

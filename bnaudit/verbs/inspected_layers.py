@@ -1,0 +1,59 @@
+"""A stored BatchNorm layer in figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnaudit.results.inspection import Histogram, InspectedLayer, Range
+from bnaudit.results.state import Floats, LayerState
+
+_LOG_VARIANCE = (-8.0, 0.5, 24)
+"""Half decades from 1e-8 to 1e4; low end, width and number, the same in all files."""
+
+_DEVIATIONS = (-4.0, 0.25, 32)
+
+
+def inspected(layer: LayerState, multiple_of_eps: float) -> InspectedLayer:
+    """The figures of a layer; `multiple_of_eps`: of BN012, below which a channel is dead."""
+    mean, variance = layer.running_mean, layer.running_var
+    stored = [x for x in (mean, variance, layer.gamma, layer.beta) if x is not None]
+    scale = np.abs(layer.scale)
+    scale = scale[np.isfinite(scale)]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        log_variance = np.log10(variance[(variance >= 0) & np.isfinite(variance)])
+        deviations = mean / np.sqrt(np.where(variance > 0, variance, np.nan))
+    return InspectedLayer(
+        name=layer.name,
+        channels=layer.channels,
+        kind=layer.kind,
+        dtype=layer.dtype,
+        num_batches_tracked=layer.num_batches_tracked,
+        eps=layer.eps,
+        eps_known=layer.eps_known,
+        momentum=layer.momentum,
+        tracks=layer.tracks,
+        running_mean=_range(mean),
+        running_var=_range(variance),
+        gamma=None if layer.gamma is None else _range(np.abs(layer.gamma)),
+        largest_scale=float(scale.max()) if scale.size else None,
+        dead=int(np.sum((variance >= 0) & (variance < multiple_of_eps * layer.eps))),
+        non_finite=int(np.sum(~np.logical_and.reduce([np.isfinite(x) for x in stored]))),
+        log_variance=_histogram(log_variance, *_LOG_VARIANCE),
+        mean_in_deviations=_histogram(deviations[np.isfinite(deviations)], *_DEVIATIONS),
+    )
+
+
+def _range(values: Floats) -> Range | None:
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return None
+    return Range(float(values.min()), float(np.median(values)), float(values.max()))
+
+
+def _histogram(values: NDArray[Any], low: float, width: float, bins: int) -> Histogram:
+    """Values beyond the ends, minus infinity included, count in the end bins."""
+    places = np.clip(np.floor((values - low) / width), 0, bins - 1).astype(np.int64)
+    return Histogram(low, width, tuple(np.bincount(places, minlength=bins).tolist()))
