@@ -25,15 +25,40 @@ FORMATS = {
     "safetensors": "safetensors",
 }
 
+BAD = "bad"
+"""The column that only appears where it has something to say."""
+
 SUSPICION = {"error": 100.0, "warning": 10.0, "info": 1.0}
 """What a finding about a layer weighs where a long table is shortened."""
 
 
 @dataclass(frozen=True)
 class _Column:
+    """`group`: stands above the header of the first of the columns that it spans."""
+
     header: str
     cell: Callable[[InspectedLayer], str]
     from_width: int = 0
+    group: str = ""
+
+
+def _range_columns(
+    group: str, range_of: Callable[[InspectedLayer], Range | None], from_width: int = 0
+) -> tuple[_Column, ...]:
+    """Minimum, median (in a roomy terminal) and maximum of one figure over the channels."""
+
+    def column(header: str, part: Callable[[Range], float], width: int, above: str = "") -> _Column:
+        def cell(layer: InspectedLayer) -> str:
+            values = range_of(layer)
+            return short(part(values) if values else None)
+
+        return _Column(header, cell, max(width, from_width), above)
+
+    return (
+        column("min", lambda values: values.minimum, 0, group),
+        column("med", lambda values: values.median, ROOMY),
+        column("max", lambda values: values.maximum, 0),
+    )
 
 
 COLUMNS = (
@@ -41,15 +66,13 @@ COLUMNS = (
     _Column("n", lambda layer: _count(layer.num_batches_tracked), WIDE),
     _Column("dtype", lambda layer: layer.dtype, ROOMY),
     _Column("eps", lambda layer: f"{layer.eps:g}{'' if layer.eps_known else '?'}", ROOMY),
-    _Column("mom", lambda layer: short(layer.momentum), ROOMY),
-    _Column("mean", lambda layer: _range(layer.running_mean), WIDE),
-    _Column("var", lambda layer: _range(layer.running_var)),
-    _Column("median", lambda layer: _median(layer.running_var), ROOMY),
-    _Column("|γ|", lambda layer: _range(layer.gamma)),
-    _Column("median", lambda layer: _median(layer.gamma), ROOMY),
+    _Column("momentum", lambda layer: short(layer.momentum), ROOMY),
+    *_range_columns("mean", lambda layer: layer.running_mean, WIDE),
+    *_range_columns("var", lambda layer: layer.running_var),
+    *_range_columns("|γ|", lambda layer: layer.gamma),
     _Column("scale", lambda layer: short(layer.largest_scale)),
-    _Column("dead", lambda layer: str(layer.dead or "")),
-    _Column("bad", lambda layer: str(layer.non_finite or "")),
+    _Column("dead", lambda layer: str(layer.dead)),
+    _Column(BAD, lambda layer: str(layer.non_finite)),
 )
 
 
@@ -126,9 +149,9 @@ def layer_table(layers: Sequence[InspectedLayer], title: str | None, width: int)
         column
         for column in COLUMNS
         if width >= column.from_width
-        and (column.header != "bad" or any(layer.non_finite for layer in layers))
+        and (column.header != BAD or any(layer.non_finite for layer in layers))
     ]
-    table = table_of_layers([column.header for column in kept], title)
+    table = table_of_layers([f"{column.group}\n{column.header}" for column in kept], title)
     for layer in layers:
         table.add_row(Text(layer.name or "(top level)"), *(column.cell(layer) for column in kept))
     return table
@@ -178,11 +201,12 @@ def _bars(counts: Sequence[int]) -> str:
 
 def legend(inspection: Inspection) -> RenderableType:
     """What the columns are, in one paragraph."""
-    bad = "; bad: channels with NaN or infinity" * any(x.non_finite for x in inspection.layers)
+    bad = any(layer.non_finite for layer in inspection.layers)
     text = (
-        "n: num_batches_tracked; mean, var, |γ|: the smallest and the largest over the channels; "
-        "scale: the largest |γ|/√(var + eps); dead: channels whose variance is below eps"
-        f"{bad}. Strips: how many channels, ends included."
+        "n: num_batches_tracked; mean, var, |γ|: over the channels; scale: the largest "
+        "|γ|/√(var + eps); dead: channels whose variance is below eps"
+        f"{f'; {BAD}: channels with NaN or infinity' if bad else ''}. Strips: how many channels, "
+        "each layer's fullest bin █, what lies beyond in the last one."
     )
     return Padding(Text(text, style="dim"), (1, 0, 0, 0))
 
@@ -191,14 +215,3 @@ def _count(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:.0f}" if value == value // 1 and abs(value) < 1e7 else short(value)
-
-
-def _range(values: Range | None) -> str:
-    if values is None:
-        return "–"
-    low, high = short(values.minimum), short(values.maximum)
-    return low if low == high else f"{low}…{high}"
-
-
-def _median(values: Range | None) -> str:
-    return short(values.median if values else None)
