@@ -11,6 +11,10 @@ import typer
 
 from bnaudit._version import __version__
 from bnaudit.cli.command import Command
+from bnaudit.cli.explain import EPILOG as EXPLAIN_EPILOG
+from bnaudit.cli.explain import explain
+from bnaudit.cli.inspect import EPILOG as INSPECT_EPILOG
+from bnaudit.cli.inspect import inspect
 from bnaudit.cli.measure import EPILOG as MEASURE_EPILOG
 from bnaudit.cli.measure import measure
 from bnaudit.cli.recalibrate import EPILOG as RECALIBRATE_EPILOG
@@ -32,6 +36,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=(
         "Examples:\n\n"
+        "bnaudit inspect ckpt.pth\n\n"
         "bnaudit measure ckpt.pth --model torchvision:resnet50 --data imagefolder:val "
         "--transform imagenet\n\n"
         "bnaudit recalibrate ckpt.pth --model torchvision:resnet50 --data imagefolder:calibration "
@@ -39,10 +44,12 @@ app = typer.Typer(
         "bnaudit restore ckpt.recalibrated.pth"
     ),
 )
+app.command(cls=Command, epilog=INSPECT_EPILOG)(inspect)
 app.command(cls=Command, epilog=MEASURE_EPILOG)(measure)
 app.command(cls=Command, epilog=RECALIBRATE_EPILOG)(recalibrate)
 app.command(epilog=RESTORE_EPILOG)(restore)
 app.command()(report)
+app.command(epilog=EXPLAIN_EPILOG)(explain)
 
 
 def _version(value: bool) -> None:

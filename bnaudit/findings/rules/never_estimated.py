@@ -160,7 +160,7 @@ class Constant:
     "inputs leave it.",
     computed="The variances of a layer agree to rounding, are not 1 and are above ε. A batch of "
     "zeros has variance 0, so that k of them leave `v̂ = (1 − momentum)ᵏ`: 0.9, 0.81, … k is "
-    "sought with the momentum of the model, else with 0.1, 0.03, 0.01 and 0.001. Where no k fits "
+    "sought with the momentum of the model, then with 0.1, 0.03, 0.01 and 0.001. Where no k fits "
     "it is a warning. A bias in front of the layer may have moved the means.",
     matters="A forward that only probes shapes, warms up a device or traces a graph, made before "
     "`eval()`, counts as training for BatchNorm. Layers that training then skips keep these "
@@ -229,7 +229,8 @@ def _constant(layer: LayerState, most_forwards: float) -> Constant | None:
     spread = SAME if layer.dtype == "float32" else 0.0
     if not layer.eps < low <= high <= low * (1 + spread) or low == high == 1:
         return None
-    momenta = USUAL_MOMENTA if layer.momentum is None else (layer.momentum,)
+    own = () if layer.momentum is None else (layer.momentum,)
+    momenta = dict.fromkeys((*own, *USUAL_MOMENTA))  # YOLO sets its own after the dummy forward
     largest = float(np.abs(layer.running_mean).max())
     for momentum in momenta:
         forwards = _power(low, momentum, ROUNDING.get(layer.dtype, 2.0**-23), most_forwards)
