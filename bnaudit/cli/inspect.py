@@ -17,12 +17,18 @@ bnaudit inspect sample_models/lagging_ema.pt
 
 bnaudit inspect ckpt.pth --checkpoint-key state_dict_ema --eps 1e-3
 
+bnaudit inspect finetuned.pth --against pretrained.pth
+
+bnaudit inspect merged.pth --against first.pth --against second.pth
+
 bnaudit inspect model.safetensors --threshold BN012.multiple_of_eps=10 --ignore BN018
 
 bnaudit inspect ckpt.pth --json | jq '.findings[] | {code, layers, sentence}'
 
 What a finding means, and what to do about it: bnaudit explain CODE
 """
+
+COMMAND_LINE_ONLY = ("config", "against", "json", "show_all")
 
 
 def inspect(
@@ -35,6 +41,15 @@ def inspect(
         ),
     ] = None,
     checkpoint_key: options.CheckpointKey = None,
+    against: Annotated[
+        list[Path] | None,
+        option(
+            metavar="PARENT",
+            help="A checkpoint that this one comes from: what happened between the two, layer by "
+            "layer. May be repeated for one that was merged or averaged of several.",
+            panel=FINDINGS,
+        ),
+    ] = None,
     eps: Annotated[
         float | None,
         option(
@@ -65,9 +80,9 @@ def inspect(
     Layers are found by the names of their tensors. The statistics in figures and histograms, and
     what is wrong with them by themselves: never updated, not warmed up, broken, dead channels, in
     too small a number format. Nothing in the file is run or changed, and of a large file only the
-    statistics are read.
+    statistics are read; with --against, the weights too, piece by piece.
     """
-    given = {k: v for k, v in locals().items() if k not in ("config", "json", "show_all")}
+    given = {k: v for k, v in locals().items() if k not in COMMAND_LINE_ONLY}
     from bnaudit.cli import screen
     from bnaudit.cli.settings import settings_from
     from bnaudit.errors import InputError
@@ -87,6 +102,7 @@ def inspect(
         settings.checkpoint,
         key=settings.checkpoint_key,
         eps=settings.eps,
+        against=against or (),
         policy=policy_of(settings),
     )
     written = []

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bnaudit.report.findings import print_findings
+from bnaudit.report.lineage import print_comparison
 from bnaudit.report.numbers import short, size
 from bnaudit.report.tables import WIDE, shortened, some, table_of_layers
 from bnaudit.report.terminal import BARS
@@ -93,6 +94,8 @@ def print_inspection(inspection: Inspection, console: Console, *, all_layers: bo
         console.print()
         console.print(strips(shown, console.width))
         console.print(legend(inspection))
+    if inspection.against is not None:
+        print_comparison(inspection.against, inspection.findings, console, all_layers=all_layers)
     print_findings(inspection.findings, console, layers=max(len(layers), 1))
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnaudit.errors import InputError
 from bnaudit.results.audit import finite
+from bnaudit.results.comparison import Comparison
 from bnaudit.results.findings import Finding
 
 if TYPE_CHECKING:
@@ -91,7 +92,8 @@ class InspectedLayer:
 class Inspection:
     """What a checkpoint file alone tells about its BatchNorm layers, in the order of the file.
 
-    `without_statistics`: layers that look like BatchNorm and have weights alone.
+    `without_statistics`: layers that look like BatchNorm and have weights alone. `against`: what
+    happened since the checkpoints that it was compared with.
     """
 
     tool: str
@@ -100,6 +102,7 @@ class Inspection:
     without_statistics: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
+    against: Comparison | None = None
     schema: int = INSPECTION_SCHEMA
 
     def layer(self, name: str) -> InspectedLayer:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bnaudit._version import __version__
 from bnaudit.checkpoints.contents import Contents, read_contents
+from bnaudit.checkpoints.lineage import Checkpoint, compare
 from bnaudit.checkpoints.messages import listed
 from bnaudit.checkpoints.stored_state import state_of_contents
 from bnaudit.findings.catalogue import find_rule
 from bnaudit.findings.conclude import conclude
 from bnaudit.findings.policy import DEFAULT, Policy
+from bnaudit.results.comparison import comparison
 from bnaudit.results.inspection import FileFacts, Inspection
+from bnaudit.results.lineage import Lineage
 from bnaudit.results.state import State
 from bnaudit.verbs.inspected_layers import inspected
 
@@ -25,6 +28,7 @@ def inspect(
     *,
     key: str | None = None,
     eps: float | None = None,
+    against: Sequence[str | os.PathLike[str]] = (),
     policy: Policy = DEFAULT,
 ) -> Inspection:
     """What the checkpoint at `path` alone tells about its BatchNorm layers.
@@ -32,22 +36,37 @@ def inspect(
     Layers are found by the names of their tensors, in all files that `measure` reads, and in whole
     pickled models too, of which no code runs. Of a large file only their statistics are read.
     `key`: the place of the weights, a dotted path; found where it is None. `eps`: of the model,
-    which only a pickled model tells; 1e-5 is assumed. `policy`: which findings are wanted, and
-    their thresholds.
+    which only a pickled model tells; 1e-5 is assumed. `against`: checkpoints that this one comes
+    from, with which its weights and statistics are compared. `policy`: which findings are wanted,
+    and their thresholds.
 
-    Raises `InputError` for a file that cannot be read or holds no weights.
+    Raises `InputError` for a file that cannot be read or holds no weights, and for one to compare
+    with that is of another network.
     """
     contents = read_contents(Path(path), key=key)
     state = state_of_contents(contents, eps=eps)
+    lineage = _lineage(contents, state, [Path(parent) for parent in against], eps)
     multiple = policy.limits(find_rule(DEAD_CHANNELS))["multiple_of_eps"]
     return Inspection(
         tool=__version__,
         file=_facts(contents),
         layers=tuple(inspected(layer, multiple) for layer in state.layers),
         without_statistics=state.without_statistics,
-        findings=conclude((state,), policy),
+        findings=conclude((state,) if lineage is None else (state, lineage), policy),
         notes=tuple(_notes(contents, state, eps)),
+        against=None if lineage is None else comparison(lineage),
     )
+
+
+def _lineage(
+    contents: Contents, state: State, against: Sequence[Path], eps: float | None
+) -> Lineage | None:
+    parents = [read_contents(path) for path in against]
+    if not parents:
+        return None
+    states = [state_of_contents(parent, eps=eps) for parent in parents]
+    checkpoints = [Checkpoint(*one) for one in zip(parents, states, strict=True)]
+    return compare(Checkpoint(contents, state), checkpoints)
 
 
 def _facts(contents: Contents) -> FileFacts:
