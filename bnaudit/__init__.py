@@ -1,7 +1,8 @@
 """bnaudit: diagnoses and repairs the statistics of BatchNorm layers.
 
-The Python API is the verbs: `bnaudit.measure(model, data)`, `bnaudit.recalibrate(model, data)`.
-They are imported when first used, so that `import bnaudit` and `bnaudit --help` load nothing heavy.
+The Python API is the verbs: `bnaudit.measure(model, data)`, `bnaudit.recalibrate(model, data)`,
+`bnaudit.inspect(path)`. They are imported when first used, so that `import bnaudit` and
+`bnaudit --help` load nothing heavy.
 """
 
 from __future__ import annotations
@@ -11,16 +12,33 @@ from typing import TYPE_CHECKING, Any
 from bnaudit._version import __version__
 
 if TYPE_CHECKING:
-    from bnaudit.results import Audit
+    from bnaudit.findings.policy import Policy
+    from bnaudit.results import Audit, Finding
+    from bnaudit.results.inspection import Inspection
+    from bnaudit.verbs.inspect import inspect
     from bnaudit.verbs.measure import measure
     from bnaudit.verbs.recalibrate import recalibrate
     from bnaudit.verbs.recalibration import Recalibration
 
-__all__ = ["Audit", "Recalibration", "__version__", "measure", "recalibrate"]
+__all__ = [
+    "Audit",
+    "Finding",
+    "Inspection",
+    "Policy",
+    "Recalibration",
+    "__version__",
+    "inspect",
+    "measure",
+    "recalibrate",
+]
 
 _LAZY = {
     "Audit": "bnaudit.results",
+    "Finding": "bnaudit.results",
+    "Inspection": "bnaudit.results.inspection",
+    "Policy": "bnaudit.findings.policy",
     "Recalibration": "bnaudit.verbs.recalibration",
+    "inspect": "bnaudit.verbs.inspect",
     "measure": "bnaudit.verbs.measure",
     "recalibrate": "bnaudit.verbs.recalibrate",
 }
