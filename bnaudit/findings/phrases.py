@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import PurePath
 
 from bnaudit.results.state import State
@@ -30,6 +30,11 @@ def which_layers(names: Sequence[str], of: int) -> str:
 def plural(count: int, one: str, many: str | None = None) -> str:
     """`1 channel`, `2,048 channels`."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def among(worst: str, names: Collection[object]) -> str:
+    """` in a`, where the layer is one of several that the sentence is about."""
+    return f" in {worst}" if len(names) > 1 else ""
 
 
 def upper_first(sentence: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bnaudit.findings.phrases import recalibrate_command, upper_first, which_layers
+from bnaudit.findings.phrases import among, recalibrate_command, upper_first, which_layers
 from bnaudit.findings.rule import Found, Limits, Threshold, rule
 from bnaudit.results.state import LayerState, State
 
@@ -51,7 +51,8 @@ def eps_sensitive(state: State, limits: Limits) -> Iterator[Found]:
         yield Found(
             upper_first(
                 f"the output of {which_layers(tuple(above), len(state.layers))} {verb} on eps: it "
-                f"changes by up to {above[worst]:.0%} between 1e-5 and 1e-3 ({worst}){known}."
+                f"changes by up to {above[worst]:.0%} between 1e-5 and 1e-3"
+                f"{among(worst, above)}{known}."
             ),
             layers=tuple(above),
             evidence={"change": changes},

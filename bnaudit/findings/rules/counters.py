@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from bnaudit.findings.phrases import plural, recalibrate_command, upper_first, which_layers
+from bnaudit.findings.phrases import among, plural, recalibrate_command, upper_first, which_layers
 from bnaudit.findings.rule import Found, Limits, Threshold, rule
 from bnaudit.findings.rules.never_estimated import is_initial
 from bnaudit.results.state import State
@@ -149,8 +149,8 @@ def counts_not_integers(state: State, limits: Limits) -> Iterator[Found]:
         verb = "counts" if len(broken) == 1 else "count"
         yield Found(
             upper_first(
-                f"{where} {verb} a fraction of a batch ({broken[first]:,.8g} in {first}): the "
-                "buffers were averaged."
+                f"{where} {verb} a fraction of a batch ({broken[first]:,.8g}"
+                f"{among(first, broken)}): the buffers were averaged."
             ),
             layers=tuple(broken),
             evidence={"counts": broken},

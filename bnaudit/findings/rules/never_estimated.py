@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from bnaudit.findings.phrases import plural, recalibrate_command, upper_first, which_layers
+from bnaudit.findings.phrases import among, plural, recalibrate_command, upper_first, which_layers
 from bnaudit.findings.rule import Found, Limits, Threshold, rule
 from bnaudit.results.findings import Severity
 from bnaudit.results.state import LayerState, State
@@ -187,12 +187,12 @@ def dummy_forwards(state: State, limits: Limits) -> Iterator[Found]:
         first = powers[0]
         text = (
             f"{_agree(powers, state)}, {first.variance:.6g} = {1 - (first.momentum or 0):g}^"
-            f"{first.forwards} in {first.layer}: {plural(first.forwards or 0, 'forward')} in train "
-            "mode on constant inputs"
+            f"{first.forwards}{among(first.layer, powers)}: "
+            f"{plural(first.forwards or 0, 'forward')} in train mode on constant inputs"
         )
         yield _found_constant(text, powers, state, "error")
     if others:
-        text = f"{_agree(others, state)}, {others[0].variance:.6g} in {others[0].layer}"
+        text = f"{_agree(others, state)}, {others[0].variance:.6g}{among(others[0].layer, others)}"
         yield _found_constant(f"{text}, which no data leave", others, state, "warning")
 
 
@@ -223,7 +223,7 @@ def is_initial(layer: LayerState) -> bool:
 
 def _constant(layer: LayerState, most_forwards: float) -> Constant | None:
     variance = layer.running_var
-    if layer.channels < 2 or not np.all(np.isfinite(layer.running_mean)):
+    if layer.channels < 2 or not np.all(np.isfinite([layer.running_mean, variance])):
         return None
     low, high = float(variance.min()), float(variance.max())
     spread = SAME if layer.dtype == "float32" else 0.0

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from bnaudit.findings.phrases import plural, recalibrate_command, upper_first, which_layers
+from bnaudit.findings.phrases import among, plural, recalibrate_command, upper_first, which_layers
 from bnaudit.findings.rule import Found, Limits, Threshold, rule
 from bnaudit.results.state import Floats, LayerState, State
 
 FLOAT16_MAX = 65504.0
 
-UNIT_ROUNDOFF = {"float16": 2.0**-11, "bfloat16": 2.0**-9}
+UNIT_ROUNDOFF = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 """Largest relative error of a number that is rounded to the format."""
 
 BITS = {"float16": 11, "bfloat16": 8}
@@ -61,7 +61,7 @@ def exploding_scale(state: State, limits: Limits) -> Iterator[Found]:
         yield Found(
             f"{plural(total, 'channel')} of {which_layers(names, len(state.layers))} {verb} "
             f"multiplied by more than {limits['scale']:g} at inference, up to "
-            f"{worst['largest']:.4g} in {worst['layer']}.",
+            f"{worst['largest']:.4g}{among(worst['layer'], names)}.",
             layers=names,
             evidence={"channels": total, "by_layer": by_layer},
         )
@@ -103,7 +103,7 @@ def outside_float16(state: State, limits: Limits) -> Iterator[Found]:
         yield Found(
             upper_first(
                 f"{which_layers(names, len(state.layers))} {verb} values that float16 cannot hold: "
-                f"{worst['quantity']} {worst['figure']} in {worst['layer']}."
+                f"{worst['quantity']} {worst['figure']}{among(worst['layer'], names)}."
             ),
             layers=names,
             evidence={"by_layer": by_layer},
@@ -118,10 +118,10 @@ def outside_float16(state: State, limits: Limits) -> Iterator[Found]:
     means="The running statistics are stored in float16 or bfloat16.",
     computed="The type of `running_mean` and `running_var`. The error that rounding can leave is "
     "at most `u·√(RMS over channels of (m̂/ŝ)² + 1/4)` standard deviations, with the unit "
-    "roundoff u = 2⁻¹¹ (float16) or 2⁻⁹ (bfloat16).",
+    "roundoff u = 2⁻¹¹ (float16) or 2⁻⁸ (bfloat16).",
     matters="Rounding alone leaves a shift of about 5e-4 (float16) and 4e-3 (bfloat16) that no "
     "recalibration removes. Worse, a moving average in half precision stands still: with momentum "
-    "0.1 a bfloat16 value no longer follows changes below about 2%.",
+    "0.1 a bfloat16 value no longer follows changes below 2% to 4%.",
     remedy="Keep the BatchNorm layers in float32 (module.float()), and recalibrate.",
     source="fairscale issue 442, TensorRT issue 1450; measured residuals",
 )
@@ -139,7 +139,7 @@ def half_precision_buffers(state: State, limits: Limits) -> Iterator[Found]:
             upper_first(
                 f"{which_layers(names, len(state.layers))} {verb} statistics in {dtype}, "
                 f"{BITS[dtype]} significant bits: an error of up to {errors[worst]:.2g} standard "
-                f"deviations in {worst}."
+                f"deviations{among(worst, names)}."
             ),
             layers=names,
             evidence={"dtype": dtype, "rounding_error": errors},
