@@ -12,7 +12,7 @@ from bnaudit.checkpoints.formats import truncated
 from bnaudit.checkpoints.messages import input_error
 from bnaudit.checkpoints.offsets_zip import read_record
 from bnaudit.checkpoints.opening import opened
-from bnaudit.checkpoints.places import Bytes, CannotPatch, Located, Place, swapped
+from bnaudit.checkpoints.places import Bytes, CannotPatch, Located
 
 # Below this many bytes, reading is faster than mapping.
 _MAPPED = 1 << 18
@@ -38,24 +38,14 @@ def read_array(path: Path, located: Located, name: str) -> NDArray[Any]:
         raise input_error(path, f"{name} has the type {place.dtype}, whose values are not read")
     if not place.numel:
         return np.empty(place.shape, place.dtype.numpy)
-    # Between byte orders whole words are turned round, which may be wider than an element.
-    low = place.start - place.start % place.word if located.big_endian else place.start
-    high = place.end + -place.end % place.word if located.big_endian else place.end
-    raw = _bytes(path, located, place.record, low, high)
-    order = "<"
-    if located.big_endian and place.word == place.dtype.word:
-        order = ">"
-    elif located.big_endian:
-        raw = np.ascontiguousarray(swapped(raw, place.word, swap=True))
-    array = _shaped(raw, place, np.dtype(f"{order}{place.dtype.numpy}"), place.start - low)
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
-
-
-def _shaped(raw: Bytes, place: Place, dtype: np.dtype[Any], offset: int) -> NDArray[Any]:
+    raw = _bytes(path, located, place.record, place.start, place.end)
+    # A storage without a type is bytes (a word is one), which torch never turns round.
+    turned = located.big_endian and place.word == place.dtype.word
+    dtype = np.dtype(f"{'>' if turned else '<'}{place.dtype.numpy}")
     strides = [step * place.dtype.itemsize for step in place.stride]
-    array: NDArray[Any] = np.ndarray(place.shape, dtype, raw.data, offset, strides)
+    array: NDArray[Any] = np.ndarray(place.shape, dtype, raw.data, 0, strides)
     array.flags.writeable = False
-    return array
+    return array.astype(dtype.newbyteorder("="), copy=False)
 
 
 def _bytes(path: Path, located: Located, record: str, low: int, high: int) -> Bytes:
