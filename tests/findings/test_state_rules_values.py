@@ -25,7 +25,7 @@ def test_one_infinite_input_in_training_is_seen_in_every_layer_behind_it() -> No
         for layer in state.layers
     }
     assert channels_by_layer(finding) == broken
-    assert "24 channels of all 3 layers" in finding.sentence
+    assert "24 channels in all 3 layers" in finding.sentence
     assert finding.command == "bnaudit recalibrate net.pt --model MODEL --data DATA"
 
 
@@ -34,7 +34,7 @@ def test_what_is_wrong_with_some_channels_of_one_layer_names_that_layer() -> Non
     model.b.bn.running_var[5] = torch.nan
     finding = findings_of(model)["BN001"]
     assert channels_by_layer(finding) == {"b.bn": [5]}
-    assert finding.sentence == "1 channel of layer b.bn holds NaN or infinite statistics."
+    assert finding.sentence == "1 channel in layer b.bn holds NaN or infinite statistics."
 
 
 def test_a_trained_network_has_no_broken_values() -> None:

@@ -94,7 +94,7 @@ def _broken(
     has = what.replace("hold", "holds").replace("divide", "divides") if total == 1 else what
     where = which_layers(names, len(state.layers))
     yield Found(
-        upper_first(f"{plural(total, 'channel')} of {where} {has}."),
+        upper_first(f"{plural(total, 'channel')} in {where} {has}."),
         layers=names,
         evidence={"channels": total, "by_layer": by_layer},
         command=recalibrate_command(state),

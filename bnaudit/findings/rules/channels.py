@@ -117,7 +117,8 @@ def gamma_near_zero(state: State, limits: Limits) -> Iterator[Found]:
     "constant β.",
     computed="A layer in which at least `share` of the channels have `|γ| < r·g`, with g the "
     "median |γ| of the network, at least 0.1 (γ starts at 1). Layers that were never updated are "
-    "left out.",
+    "left out; a branch that starts at γ = 0 looks the same until it has been trained for a "
+    "while.",
     matters="Weight decay on γ pulls each channel towards 0 that the loss does not hold. A "
     "BatchNorm further down undoes the size of γ, so that nothing but a direct path to the output "
     "holds it. Summers 2020 therefore examine decay of γ and β apart from that of other weights. "

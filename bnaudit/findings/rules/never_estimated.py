@@ -66,8 +66,9 @@ def never_updated(state: State, limits: Limits) -> Iterator[Found]:
     "warning",
     State,
     means="Layers that look like BatchNorm have weights but no running statistics.",
-    computed="By name: a `weight` and `bias` beside which `running_mean` and `running_var` are "
-    "missing, in a network whose other layers have them; in a model, layers without buffers.",
+    computed="In a file, by name: `weight` and `bias` of one length, of a layer whose name says "
+    "BatchNorm (`bn1`, `conv_bn`, `batch_norm`), without `running_mean` and `running_var`. In a "
+    "model, BatchNorm layers without these buffers.",
     matters="Loaded with `strict=False`, such layers start from mean 0 and variance 1 at "
     "inference. Built with `track_running_stats=False`, they normalise by the batch, and every "
     "answer depends on the other samples of the batch.",

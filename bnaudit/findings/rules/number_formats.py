@@ -47,7 +47,8 @@ def exploding_scale(state: State, limits: Limits) -> Iterator[Found]:
     """Channels whose folded scale is beyond the limit."""
     by_layer: list[dict[str, Any]] = []
     for layer in state.layers:
-        size = _finite(np.abs(layer.scale))
+        with np.errstate(invalid="ignore"):  # ∞/∞
+            size = _finite(np.abs(layer.scale))
         large = size > limits["scale"]
         if large.any():
             channels = np.flatnonzero(large).tolist()
@@ -59,7 +60,7 @@ def exploding_scale(state: State, limits: Limits) -> Iterator[Found]:
         worst = max(by_layer, key=lambda entry: float(entry["largest"]))
         verb = "is" if total == 1 else "are"
         yield Found(
-            f"{plural(total, 'channel')} of {which_layers(names, len(state.layers))} {verb} "
+            f"{plural(total, 'channel')} in {which_layers(names, len(state.layers))} {verb} "
             f"multiplied by more than {limits['scale']:g} at inference, up to "
             f"{worst['largest']:.4g}{among(worst['layer'], names)}.",
             layers=names,
