@@ -22,9 +22,11 @@ def inspected(layer: LayerState, multiple_of_eps: float) -> InspectedLayer:
     stored = [x for x in (mean, variance, layer.gamma, layer.beta) if x is not None]
     scale = np.abs(layer.scale)
     scale = scale[np.isfinite(scale)]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        log_variance = np.log10(variance[(variance >= 0) & np.isfinite(variance)])
-        deviations = mean / np.sqrt(np.where(variance > 0, variance, np.nan))
+    finite = np.isfinite(variance)
+    with np.errstate(divide="ignore"):
+        log_variance = np.log10(variance[finite & (variance >= 0)])
+    usable = finite & np.isfinite(mean) & (variance > 0)
+    deviations = mean[usable] / np.sqrt(variance[usable])
     return InspectedLayer(
         name=layer.name,
         channels=layer.channels,
@@ -42,7 +44,7 @@ def inspected(layer: LayerState, multiple_of_eps: float) -> InspectedLayer:
         dead=int(np.sum((variance >= 0) & (variance < multiple_of_eps * layer.eps))),
         non_finite=int(np.sum(~np.logical_and.reduce([np.isfinite(x) for x in stored]))),
         log_variance=_histogram(log_variance, *_LOG_VARIANCE),
-        mean_in_deviations=_histogram(deviations[np.isfinite(deviations)], *_DEVIATIONS),
+        mean_in_deviations=_histogram(deviations, *_DEVIATIONS),
     )
 
 
