@@ -21,7 +21,8 @@ try:
     run()
 except SystemExit as ended:
     heavy = ("torch", "torchvision", "safetensors", "scipy", "pandas", "matplotlib")
-    print(json.dumps([ended.code, [name for name in heavy if name in sys.modules]]), file=sys.stderr)
+    loaded = [name for name in heavy if name in sys.modules]
+    print(json.dumps([ended.code, loaded]), file=sys.stderr)
 """
 
 
