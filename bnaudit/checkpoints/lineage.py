@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -40,6 +41,9 @@ from bnaudit.results.lineage import (
 )
 from bnaudit.results.state import LayerState, State
 from bnaudit.stats.distance import root_mean, squared_distance
+
+RECORD = ".bnaudit.json"
+"""What the name of a sidecar ends in; `checkpoints.sidecar`, which knows it, needs torch."""
 
 _UNCHANGED = WeightChange()
 
@@ -244,6 +248,7 @@ def _network(
         distinct_before=_distinct([before[name] for name in floats]) if changed else None,
         distinct_after=_distinct([tensors[name] for name in floats]) if changed else None,
         averaged=_averaged(child, parents[nearest]),
+        recalibrated=_recalibrated(child.contents),
         ordered=ordered,
     )
 
@@ -268,6 +273,16 @@ def _distinct(tensors: Sequence[FileTensor]) -> float | None:
     counts = [counted for tensor in tensors if (counted := distinct_share(tensor)) is not None]
     values = sum(count[0] for count in counts)
     return sum(count[1] for count in counts) / values if values else None
+
+
+def _recalibrated(child: Contents) -> bool:
+    """Whether the record that bnaudit leaves beside what it writes is there, and of this file."""
+    try:
+        text = child.path.with_name(child.path.name + RECORD).read_text(encoding="utf-8")
+        target = json.loads(text)["target"]
+        return bool(target["name"] == child.path.name and target["bytes"] == child.bytes)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def _averaged(child: Checkpoint, parent: _Parent) -> tuple[str, ...]:

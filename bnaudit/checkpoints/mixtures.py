@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from bnaudit.results.lineage import MixedWith, Mixture
+from bnaudit.results.lineage import Mixture
 from bnaudit.results.state import LayerState
 from bnaudit.stats import mixture
 from bnaudit.stats.mixture import Statistics
 
-CLOSE_FIT = 0.02
-"""What a mixture may leave of the distance to the parent. A mixture leaves rounding, about 1e-6;
-statistics that are only correlated with one leave most of it."""
+CLOSE_FIT = 0.05
+"""What a mixture may leave of the distance to the parent. One of two files leaves rounding, about
+1e-6; the same training with too small a momentum, .006 to .027 (`sample_models/lagging_ema.pt`
+beside `healthy.pt`); statistics of another training, .5 and more."""
 
 SMALLEST_DISTANCE = 1e-3
 """No mixture is looked for closer to the parent: storing in half precision makes that much."""
@@ -21,8 +23,16 @@ SMALLEST_DISTANCE = 1e-3
 FEWEST_CHANNELS = 4
 """One share always fits one channel, and nearly fits two."""
 
-USUAL_MOMENTUM = 0.1
-"""PyTorch's default, for a checkpoint does not store it."""
+USUAL_MOMENTA = (0.1, 0.03, 0.01)
+"""PyTorch's default, YOLO's, and that of networks ported from TensorFlow: no checkpoint stores it.
+"""
+
+MOST_FORWARDS = 30
+"""The most batches of zeros that are looked for where no counter tells them. Of many powers one is
+near any number."""
+
+SAME_POWER = 1e-3
+"""How near a power has to be, relatively."""
 
 _WHOLE = 0.98
 """A share above which a mixture of parents is one of them."""
@@ -43,11 +53,9 @@ def mixture_of(
     distance = mixture.left_over(after, before, child.eps)
     if not distance > SMALLEST_DISTANCE:
         return None
-    zeros = np.zeros(child.channels)
     fits = [
-        _with(child, before, (zeros, zeros + 1), "initial"),
-        _with(child, before, (zeros, zeros), "zero-batches"),
-        _constant_batches(child, parent),
+        _with_initial(child, before),
+        *_zero_batches(child, parent),
     ]
     if 1 < len(every) == len(parents) and all(len(one[0]) == child.channels for one in every):
         fits.append(_of_parents(child, every))
@@ -55,34 +63,60 @@ def mixture_of(
     return min(close, key=lambda fit: fit.residual, default=None)
 
 
-def _with(
-    child: LayerState, parent: Statistics, other: Statistics, kind: MixedWith
-) -> Mixture | None:
+def _with_initial(child: LayerState, parent: Statistics) -> Mixture | None:
+    zeros = np.zeros(child.channels)
+    other = (zeros, zeros + 1)
     share = mixture.share_of(_statistics(child), parent, other, child.eps)
     if not 0 < share < 1:
         return None
     shares = (1 - share, share)
     fit = mixture.mixed(shares, (parent, other))
-    return Mixture(kind, shares, mixture.left_over(_statistics(child), fit, child.eps))
+    return Mixture("initial", shares, mixture.left_over(_statistics(child), fit, child.eps))
 
 
-def _constant_batches(child: LayerState, parent: LayerState) -> Mixture | None:
-    """Batches without variance but with a mean, as zeros have behind a convolution with a bias.
+def _zero_batches(child: LayerState, parent: LayerState) -> Iterator[Mixture]:
+    """Batches of zeros, and batches without variance but with a mean: behind a bias.
 
-    Variances that all shrink alike may also come from inputs on another scale, so the counter has
-    to bear it out: 0.9^n for n more batches.
+    Variances that all shrink alike may also come from inputs on another scale. So what is left of
+    the parent has to be what that many batches leave, and where the counters do not say how many,
+    the means have to shrink with the variances.
     """
+    after, before = _statistics(child), _statistics(parent)
+    zeros = np.zeros(child.channels)
+    share = mixture.share_of(after, before, (zeros, zeros), child.eps)
+    forwards = _forwards(1 - share, child, parent)
+    if forwards is not None:
+        fit = mixture.mixed((1 - share,), (before,))
+        residual = mixture.left_over(after, fit, child.eps)
+        yield Mixture("zero-batches", (1 - share, share), residual, *forwards)
+    share = mixture.variance_share(after, before, child.eps)
+    forwards = _forwards(1 - share, child, parent)
+    if forwards is not None and _passes(child, parent) is not None:
+        residual = mixture.left_over(after, (after[0], (1 - share) * before[1]), child.eps)
+        yield Mixture("zero-batches", (1 - share, share), residual, *forwards)
+
+
+def _forwards(kept: float, child: LayerState, parent: LayerState) -> tuple[int, float] | None:
+    """k and the momentum with kept = (1 − momentum)^k; None where there is no such."""
+    passes = _passes(child, parent)
+    if not 0 < kept < 1 or (passes is not None and not passes >= 1):
+        return None
+    momenta = USUAL_MOMENTA if child.momentum is None else (child.momentum,)
+    for momentum in momenta:
+        if not 0 < momentum < 1:
+            continue
+        sought = math.log(kept) / math.log1p(-momentum) if passes is None else passes
+        forwards = round(sought)
+        fits = abs((1 - momentum) ** forwards / kept - 1) <= SAME_POWER
+        if fits and forwards >= 1 and (passes is not None or forwards <= MOST_FORWARDS):
+            return forwards, momentum
+    return None
+
+
+def _passes(child: LayerState, parent: LayerState) -> float | None:
     if child.num_batches_tracked is None or parent.num_batches_tracked is None:
         return None
-    batches = child.num_batches_tracked - parent.num_batches_tracked
-    after, before = _statistics(child), _statistics(parent)
-    share = mixture.variance_share(after, before, child.eps)
-    momentum = USUAL_MOMENTUM if child.momentum is None else child.momentum
-    if batches < 1 or not 0 < share < 1 or abs((1 - momentum) ** batches - (1 - share)) > 1e-3:
-        return None
-    fit = (after[0], (1 - share) * before[1])
-    residual = mixture.left_over(after, fit, child.eps)
-    return Mixture("zero-batches", (1 - share, share), residual)
+    return child.num_batches_tracked - parent.num_batches_tracked
 
 
 def _of_parents(child: LayerState, parents: Sequence[Statistics]) -> Mixture | None:

@@ -25,7 +25,7 @@ WORDS = {
 
 STYLES = {"stale": "yellow", "drifted": "yellow", "mixed": "yellow", "reset": "bold red"}
 
-HEADERS = ("stat. dist.", "out", "own weights", "upstream", "n", "what")
+HEADERS = ("stat.", "out", "own w", "up w", "n", "what")
 NAMED = 1e6
 """What being named by a finding weighs where a long table is shortened."""
 
@@ -33,11 +33,11 @@ DETAILS = ("out",)
 """Left out in a narrow terminal; the document has it."""
 
 LEGEND = (
-    "stat. dist.: how far the statistics are from the parent's, in standard deviations; own "
-    "weights, upstream: relative change of the weights that feed the layer, and the largest up to "
-    "it; n: num_batches_tracked of the parent → here."
+    "stat.: how far the statistics are from the parent's, in standard deviations{out}; own w: "
+    "relative change of the weights that feed the layer, up w: the largest up to there; n: "
+    "num_batches_tracked, of the parent → here."
 )
-OUT = " out: the distance weighted by γ²."
+OUT = ", out: weighted by γ²"
 
 
 def print_comparison(
@@ -53,7 +53,7 @@ def print_comparison(
     if comparison.layers and not (comparison.statistics_equal and comparison.weights_equal):
         console.print()
         console.print(layer_table(comparison, findings, console.width, all_layers=all_layers))
-        legend = LEGEND + (OUT if console.width >= WIDE else "")
+        legend = LEGEND.format(out=OUT if console.width >= WIDE else "")
         console.print(Padding(Text(legend, style="dim"), (1, 0, 0, 0)))
 
 

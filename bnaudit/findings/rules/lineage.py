@@ -138,7 +138,7 @@ def stale_statistics(lineage: Lineage, limits: Limits) -> Iterator[Found]:
             "another order of float32 sums makes.",
         ),
     ),
-    unless=("BN053",),
+    unless=("BN001", "BN002"),
 )
 def drifted_statistics(lineage: Lineage, limits: Limits) -> Iterator[Found]:
     """Statistics that moved by themselves."""
@@ -199,15 +199,16 @@ def _cause(lineage: Lineage, stale: Sequence[LayerLineage], limits: Limits) -> t
         return "merged", f"they are a mixture of the parents, {shares}: averaged or merged"
     if network.averaged:
         return "averaged", f"{' and '.join(network.averaged)} tells of averaged weights"
-    zeros = (weights.zeros_after - weights.zeros_before) / max(weights.elements, 1)
-    if zeros > limits["zeros"]:
-        return "pruned", f"{percent(zeros)} of all weights became exactly 0: pruned"
     before, after = network.distinct_before, network.distinct_after
+    # A coarse grid has zeros too: what is on one is not called pruned.
     if before and after is not None and after < limits["distinct"] * before:
         return "quantised", (
             f"{percent(after)} of the values in a row are distinct, {percent(before)} before: "
             "quantised"
         )
+    zeros = (weights.zeros_after - weights.zeros_before) / max(weights.elements, 1)
+    if zeros > limits["zeros"]:
+        return "pruned", f"{percent(zeros)} of all weights became exactly 0: pruned"
     if all(layer.affine.equal for layer in stale):
         return "changed", (
             "gamma and beta are the parent's too, as when weights are edited, or fine-tuned with "
@@ -241,7 +242,7 @@ def _counted(layers: Sequence[LayerLineage]) -> str:
         return ""
     low, high = counts
     if low == high == 0:
-        return ", and no batch was counted: they were written, not estimated"
+        return ", and so are the counters: no forwards since then did it"
     if low == high and low > 0:
         return f"; {plural(round(low), 'batch', 'batches')} went through in train mode"
     return f"; counters went by {low:,.0f} to {high:,.0f}"

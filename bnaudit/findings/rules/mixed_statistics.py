@@ -29,9 +29,10 @@ SAME_SHARES = 0.02
     means="The statistics are a mixture: partly the parent's, partly the initial values, zeros, "
     "another parent's, or what too few batches gave.",
     computed="Least squares of `(m̂, v̂) ≈ (1 − a)·parent + a·other` over all channels of a layer, "
-    "other = (0, 1), the initial values; (0, 0), batches of zeros, or variances alone times "
-    "`0.9ⁿ` for n more batches; or, with --against given more than once, the shares of all "
-    "parents. It counts as a mixture where what the fit leaves is at most .02 of the distance to "
+    "other = (0, 1), the initial values; (0, 0), batches of zeros, where `1 − a = 0.9ᵏ` (or "
+    ".97ᵏ, .99ᵏ; the counters have to bear out k, where there are any, and then the variances "
+    "alone will do); or, with --against given more than once, the shares of all "
+    "parents. It counts as a mixture where what the fit leaves is at most .05 of the distance to "
     "the parent. By the counters: the parent still has the weight `(1 − momentum)ⁿ > "
     "parent_weight` after n more batches although the weights changed by more than `change`; "
     "momentum .1 unless the file tells it.",
@@ -82,29 +83,33 @@ def _with_zeros(lineage: Lineage) -> Iterator[Found]:
     exact = _mixed_with(lineage, "zero-batches")
     if not exact:
         return
-    kept = _share(exact[0], 0)
-    forwards = round(math.log(kept) / math.log1p(-USUAL_MOMENTUM))
-    is_power = forwards > 0 and abs((1 - USUAL_MOMENTUM) ** forwards / kept - 1) < 1e-3
+    forwards, momentum = _forwards(exact[0])
     names = tuple(layer.name for layer in layers)
     of_exact = which_layers([layer.name for layer in exact], len(lineage.layers))
-    power = f" = 0.9^{forwards}" if is_power else ""
     text = (
-        f"the variances of {of_exact} are {figure(kept)}{power} times those of "
-        f"{file_name(lineage.parent)} in every channel"
+        f"the variances of {of_exact} are {figure(_share(exact[0], 0))} = "
+        f"{1 - momentum:g}^{forwards} times those of {file_name(lineage.parent)} in every "
+        f"channel: {plural(forwards, 'forward')} on zeros in train mode"
     )
-    if is_power:
-        text += f", as {plural(forwards, 'forward')} on zeros in train mode would leave them"
     if len(layers) > len(exact):
         rest = len(layers) - len(exact)
         text += f"; {plural(rest, 'other layer')} moved with them, by up to {_largest(layers)}"
     yield Found(
         upper_first(text) + ".",
         layers=names,
-        evidence=_evidence("zero-batches", exact) | {"forwards": forwards if is_power else None},
+        evidence=_evidence("zero-batches", exact) | {"forwards": forwards},
         remedy="Take the statistics of the parent (bnaudit recalibrate where there is none), and "
         "call eval() before forwards that are not training.",
         command=recalibrate_command(lineage.child),
     )
+
+
+def _forwards(layer: LayerLineage) -> tuple[int, float]:
+    """How many batches of zeros, and the momentum that they tell."""
+    fit = layer.mixture
+    if fit is None or fit.batches is None or fit.momentum is None:
+        raise ValueError(f"{layer.name} is not mixed with zeros")
+    return fit.batches, fit.momentum
 
 
 def _with_initial(lineage: Lineage, layers: Sequence[LayerLineage]) -> Found:

@@ -1,0 +1,121 @@
+"""Statistics that moved under weights that did not: BN051."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from lineages import child_of, concluded, copied, findings, lineage_of_files, trained
+from stored_states import LAYERS, Net, batches
+from torch.nn import functional
+
+from bnaudit.checkpoints.lineage import RECORD
+from bnaudit.checkpoints.patch import patch_checkpoint
+
+
+def train_head(net: Net, *, scale: float, steps: int = 40) -> Net:
+    """The linear layer trained on other data, everything else without gradients."""
+    optimiser = torch.optim.SGD(net.linear.parameters(), 0.05)
+    for x, labels in batches(steps, scale=scale):
+        optimiser.zero_grad()
+        functional.cross_entropy(net(x), labels).backward()
+        optimiser.step()
+    return net
+
+
+def test_a_frozen_backbone_in_train_mode_drifts(tmp_path: Path) -> None:
+    parent = trained()
+    child = train_head(child_of(parent).train(), scale=1.7)
+    found = findings(tmp_path, child, parent)
+    assert list(found) == ["BN051"]
+    assert found["BN051"].layers == LAYERS
+    assert found["BN051"].severity == "warning"
+    assert "40 batches went through in train mode" in found["BN051"].sentence
+    assert not found["BN051"].evidence["weights_equal"]
+
+
+def test_a_frozen_backbone_in_eval_mode_does_not_drift(tmp_path: Path) -> None:
+    parent = trained()
+    child = child_of(parent).eval()
+    child.linear.train()
+    assert not findings(tmp_path, train_head(child, scale=1.7), parent)
+
+
+def test_forwards_in_train_mode_over_other_data_are_told(tmp_path: Path) -> None:
+    parent = trained()
+    child = child_of(parent).train()
+    with torch.no_grad():
+        for x, _ in batches(25, scale=0.4):
+            child(x)
+    found = findings(tmp_path, child, parent)
+    assert list(found) == ["BN051"]
+    assert "every weight of the network is the same" in found["BN051"].sentence
+    assert "25 batches" in found["BN051"].sentence
+
+
+def test_only_the_layers_before_what_was_trained_are_called_drifted(tmp_path: Path) -> None:
+    parent = trained()
+    child = child_of(parent).train()
+    optimiser = torch.optim.SGD([*child.c.parameters(), *child.linear.parameters()], 0.1)
+    for x, labels in batches(60, scale=1.7):
+        optimiser.zero_grad()
+        functional.cross_entropy(child(x), labels).backward()
+        optimiser.step()
+    found = findings(tmp_path, child, parent)
+    assert list(found) == ["BN051"]
+    assert found["BN051"].layers == ("a.bn", "b.bn")
+
+
+def test_the_one_layer_whose_statistics_were_written_is_named(tmp_path: Path) -> None:
+    parent = trained()
+    state = copied(parent)
+    state["b.bn.running_mean"] += 0.3 * torch.randn(8)
+    found = findings(tmp_path, state, parent)
+    assert list(found) == ["BN051"]
+    assert found["BN051"].layers == ("b.bn",)
+    assert "so are the counters" in found["BN051"].sentence
+
+
+def test_moving_less_than_the_noise_of_an_average_is_information(tmp_path: Path) -> None:
+    parent = trained()
+    state = copied(parent)
+    state["b.bn.running_var"] *= 1.01
+    found = findings(tmp_path, state, parent)
+    assert [(f.code, f.severity) for f in found.values()] == [("BN051", "info")]
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+def test_rounding_is_neither_drift_nor_change(tmp_path: Path, precision: torch.dtype) -> None:
+    parent = trained()
+    child = {
+        name: value.to(precision).to(value.dtype) if value.is_floating_point() else value
+        for name, value in copied(parent).items()
+    }
+    assert not findings(tmp_path, child, parent)
+
+
+def test_ranks_with_buffers_of_their_own_are_told_apart(tmp_path: Path) -> None:
+    parent = trained()
+    ranks = [child_of(parent).train() for _ in range(2)]
+    with torch.no_grad():
+        for i, (x, _) in enumerate(batches(40)):
+            ranks[i % 2]((1.0, 1.6)[i % 2] * x)
+    found = findings(tmp_path, ranks[1], ranks[0])
+    assert list(found) == ["BN051"]
+    assert "broadcast or reduce" in found["BN051"].remedy
+
+
+def test_what_bnaudit_recalibrated_itself_is_information(tmp_path: Path) -> None:
+    parent = trained()
+    source, target = tmp_path / "net.pt", tmp_path / "net.recalibrated.pt"
+    torch.save(copied(parent), source)
+    moved = {"b.bn.running_mean": parent.b.bn.running_mean + 0.3 * torch.randn(8)}
+    written = patch_checkpoint(source, target, moved, key="", provenance={})
+    assert written.sidecar == target.with_name(target.name + RECORD)
+    found = concluded(lineage_of_files(target, source))
+    assert [(f.code, f.severity) for f in found.values()] == [("BN051", "info")]
+    assert "recalibrated" in found["BN051"].sentence
+    # A record that belongs to another file says nothing of this one.
+    torch.save({**copied(parent), **moved, "extra": torch.zeros(99)}, target)
+    assert concluded(lineage_of_files(target, source))["BN051"].severity == "warning"
