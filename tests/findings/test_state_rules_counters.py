@@ -53,7 +53,24 @@ def test_activation_checkpointing_counts_twice_and_is_only_information() -> None
     assert finding.severity == "info"
     assert finding.layers == ("b.bn",)
     assert finding.evidence == {"usual": 60.0, "count": 120.0, "ratio": 2.0}
-    assert "run twice by activation checkpointing" in finding.sentence
+    assert finding.sentence == (
+        "Layer b.bn counted 120 batches, the others 60; twice the usual: called twice a forward, "
+        "or run again by activation checkpointing."
+    )
+
+
+class MostlyCheckpointed(Net):
+    """All blocks but the first are run again."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = checkpoint(nn.Sequential(self.b, self.c), self.a(x), use_reentrant=False)
+        return self.linear(self.pool(x))
+
+
+def test_the_one_layer_that_is_not_checkpointed_is_only_information_either() -> None:
+    finding = findings_of(train(MostlyCheckpointed(), 60))["BN009"]
+    assert (finding.severity, finding.layers) == ("info", ("a.bn",))
+    assert "counted 60 batches, the others 120; half of the usual" in finding.sentence
 
 
 class Reused(Net):
@@ -67,7 +84,7 @@ class Reused(Net):
 def test_a_layer_that_is_called_three_times_a_forward_counts_so() -> None:
     finding = findings_of(train(Reused(), 60))["BN009"]
     assert (finding.severity, finding.layers) == ("info", ("b.bn",))
-    assert "counted 3 times the usual 60 batches" in finding.sentence
+    assert "counted 180 batches, the others 60; 3 times the usual" in finding.sentence
 
 
 class Skipping(Net):

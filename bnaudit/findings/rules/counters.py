@@ -54,9 +54,17 @@ class _Group:
     layers: tuple[str, ...]
 
     @property
-    def whole_ratio(self) -> int | None:
-        """2, 3, … where the count is exactly that many times the usual one."""
-        return round(self.ratio) if self.ratio >= 2 and self.ratio == round(self.ratio) else None
+    def explained(self) -> str | None:
+        """What a count that is exactly 2, 3, … times the usual one, or half of it, tells."""
+        if self.ratio == 0.5:
+            return "half of the usual: the others were called, or run, twice for each call of these"
+        if self.ratio < 2 or self.ratio != round(self.ratio):
+            return None
+        if self.ratio == 2:
+            return (
+                "twice the usual: called twice a forward, or run again by activation checkpointing"
+            )
+        return f"{self.ratio:.0f} times the usual: called so often a forward"
 
 
 @rule(
@@ -66,9 +74,10 @@ class _Group:
     State,
     means="The layers have counted different numbers of batches.",
     computed="`num_batches_tracked` above 0, by layer, against the commonest count (the larger of "
-    "two that are equally common). Exactly 2, 3, … times that is information only: activation "
-    "checkpointing runs a forward twice, and a layer that is called k times a forward counts k. "
-    "So is one change at one depth: pretrained layers in front, new ones behind.",
+    "two that are equally common). Exactly 2, 3, … times that, or half of it, is information "
+    "only: activation checkpointing runs a forward twice, and a layer that is called k times a "
+    "forward counts k. So is one change at one depth: pretrained layers in front, new ones "
+    "behind.",
     matters="Layers that some forwards skip, that were frozen for a while, added later or reset "
     "follow the data with different memories. A layer that is updated twice a step forgets twice "
     "as fast: its momentum is in effect `1 − (1 − momentum)²`.",
@@ -87,16 +96,14 @@ def counts_differ(state: State, limits: Limits) -> Iterator[Found]:
         for count in sorted(set(counts.values()))
         if count != usual
     ]
-    repeated = [group for group in groups if group.whole_ratio]
-    others = [group for group in groups if not group.whole_ratio]
-    for group in repeated:
-        times = "twice" if group.whole_ratio == 2 else f"{group.whole_ratio} times"
-        why = "called so often a forward" + (
-            ", or run twice by activation checkpointing" if group.whole_ratio == 2 else ""
-        )
+    others = [group for group in groups if not group.explained]
+    for group in groups:
+        if not group.explained:
+            continue
         where = which_layers(group.layers, len(state.layers))
+        count = f"{where} counted {group.count:,.6g} batches, the others {usual:,.6g}"
         yield Found(
-            upper_first(f"{where} counted {times} the usual {usual:,.0f} batches: {why}."),
+            upper_first(f"{count}; {group.explained}."),
             layers=group.layers,
             evidence={"usual": usual, "count": group.count, "ratio": group.ratio},
             severity="info",

@@ -45,13 +45,13 @@ def never_updated(state: State, limits: Limits) -> Iterator[Found]:
     if not layers:
         return
     names = tuple(layer.name for layer in layers)
-    counted = [layer for layer in layers if layer.num_batches_tracked]
+    counts = [layer.num_batches_tracked or 0.0 for layer in layers]
+    counted = [count for count in counts if count > 0 and math.isfinite(count)]
     still = "still holds" if len(names) == 1 else "still hold"
     where = which_layers(names, len(state.layers))
     text = f"{where} {still} mean 0 and variance 1 in every channel"
     if counted:
-        most = max(layer.num_batches_tracked or 0 for layer in counted)
-        text += f", although up to {most:,.0f} batches were counted: momentum 0, or a reset"
+        text += f", although up to {max(counted):,.0f} batches were counted: momentum 0, or a reset"
     yield Found(
         upper_first(text) + ".",
         layers=names,
@@ -120,7 +120,7 @@ def not_warmed_up(state: State, limits: Limits) -> Iterator[Found]:
     weights = {}
     for layer in state.layers:
         count, momentum = layer.num_batches_tracked, layer.momentum
-        if count and momentum is not None and 0 < momentum < 1 and math.isfinite(count):
+        if count and count > 0 and math.isfinite(count) and momentum and 0 < momentum < 1:
             weight = (1 - momentum) ** count
             if weight > limits["initial_weight"]:
                 weights[layer.name] = weight
