@@ -38,18 +38,13 @@ def change(child: FileTensor, parent: FileTensor) -> WeightChange:
     targets = _roundings(child.dtype, parent.dtype)
     for after, before in _pieces(child, parent):
         elements += after.size
-        zeros_before += before.size - int(np.count_nonzero(before))
-        zeros_after += after.size - int(np.count_nonzero(after))
+        zeros_before += _zeros(before)
+        zeros_after += _zeros(after)
         parent_squares += _squares(before)
-        if after.dtype == before.dtype and np.array_equal(after, before):
-            targets = [dtype for dtype in targets if _is_rounded(after, before, dtype)]
-            continue
-        differs = (after != before) & ~(np.isnan(after) & np.isnan(before))
-        changed += int(np.count_nonzero(differs))
         targets = [dtype for dtype in targets if _is_rounded(after, before, dtype)]
-        with np.errstate(invalid="ignore", over="ignore"):
-            gap = np.where(differs, after.astype(np.float64) - before, 0.0)
-        squares += _squares(gap) if np.isfinite(gap).all() else math.inf
+        gap = _gap(after, before)
+        changed += gap.size - _zeros(gap)
+        squares += _squares(gap)
     if targets:
         changed, squares = 0, 0.0
     return WeightChange(elements, changed, squares, parent_squares, zeros_before, zeros_after)
@@ -122,6 +117,22 @@ def _pieces(*tensors: FileTensor) -> Iterator[tuple[Values, ...]]:
     for chunks in zip(*(tensor.chunks() for tensor in tensors), strict=True):
         for start in range(0, chunks[0].size, PIECE):
             yield tuple(chunk[start : start + PIECE] for chunk in chunks)
+
+
+def _gap(after: Values, before: Values) -> Values:
+    """after − before, in float32 at least; 0 where both are the same, NaN and infinity included."""
+    wide = np.result_type(after.dtype, before.dtype, np.float32)
+    with np.errstate(invalid="ignore", over="ignore"):
+        gap: Values = after.astype(wide, copy=False) - before.astype(wide, copy=False)
+    if not np.isfinite(gap).all():
+        same = (after == before) | (np.isnan(after) & np.isnan(before))
+        gap[same] = 0.0
+        gap[np.isnan(gap)] = np.inf
+    return gap
+
+
+def _zeros(values: Values) -> int:
+    return int(np.count_nonzero(values == 0))  # of booleans, which NumPy counts fastest
 
 
 def _squares(values: Values) -> float:

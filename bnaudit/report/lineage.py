@@ -84,12 +84,13 @@ def _weights(comparison: Comparison) -> str:
         f"{_percent(weights.changed_share)} of {weights.elements:,} changed",
         f"relative change {short(weights.relative_change)}",
     ]
-    if weights.sparsity_after != weights.sparsity_before:
-        before, after = _percent(weights.sparsity_before), _percent(weights.sparsity_after)
-        parts.append(f"zeros {before} → {after}")
-    if weights.distinct_after is not None and weights.distinct_before is not None:
-        before, after = _percent(weights.distinct_before), _percent(weights.distinct_after)
-        parts += [f"distinct values {before} → {after}"] if before != after else []
+    for what, both in (
+        ("zeros", (weights.sparsity_before, weights.sparsity_after)),
+        ("distinct values", (weights.distinct_before, weights.distinct_after)),
+    ):
+        before, after = (None if share is None else _percent(share) for share in both)
+        if before is not None and after is not None and before != after:
+            parts.append(f"{what} {before} → {after}")
     if weights.shares is not None:
         shares = " + ".join(f"{short(share)}" for share in weights.shares)
         parts.append(f"a mixture of the parents, {shares}")
@@ -133,7 +134,7 @@ def layer_table(
     shown, title = shortened(
         comparison.layers,
         lambda layer: _badness(layer, words),
-        "findings and change",
+        "change (findings first)",
         all_layers=all_layers,
     )
     kept = [i for i, header in enumerate(HEADERS) if width >= WIDE or header not in DETAILS]

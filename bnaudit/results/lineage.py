@@ -77,9 +77,9 @@ class Mixture:
 
     `kind`: of what. "initial": with mean 0 and variance 1. "zero-batches": with mean 0 and variance
     0, as a batch of zeros has them, or with variance 0 alone; the share of the parent is
-    (1 − momentum)^batches then. "parents": of the parents. `shares`: of the parent and of the other;
-    of every parent where they are mixed. `residual`: how far the mixture is from the child's statistics, as
-    a `Distance`'s total.
+    (1 − momentum)^batches then. "parents": of the parents. `shares`: of the parent and of the
+    other; of every parent where they are mixed. `residual`: how far the mixture is from the child's
+    statistics, as a `Distance`'s total.
     """
 
     kind: MixedWith
