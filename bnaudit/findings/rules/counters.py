@@ -175,7 +175,9 @@ def counts_not_integers(state: State, limits: Limits) -> Iterator[Found]:
     "speaks of.",
     matters="With gradient accumulation each micro-batch is normalised by itself: the batch that "
     "counts for BatchNorm is the micro-batch, however large the step is. Several forwards a step, "
-    "or activation checkpointing, count alike, and make the moving average forget faster.",
+    "or activation checkpointing, count alike, and make the moving average forget faster. An "
+    "optimiser that was started anew in the middle of a run shows the same ratio and means "
+    "nothing.",
     remedy="Give bnaudit measure the size of a micro-batch (--train-batch-size); where the batch "
     "noise at that size is large, use larger micro-batches or a batch-free norm.",
     source="pytorch issue 46516, yolov5 issue 1630; Wu 2021 (arXiv:2105.07576), section 4",
@@ -184,7 +186,7 @@ def counts_not_integers(state: State, limits: Limits) -> Iterator[Found]:
             "ratio",
             1.5,
             "Batches counted for each step of the optimiser. Half-way between 1, which is usual, "
-            "and 2, the least that accumulation gives; a resumed optimiser stays below.",
+            "and 2, the least that accumulation gives.",
         ),
     ),
 )
@@ -198,7 +200,8 @@ def counts_exceed_steps(state: State, limits: Limits) -> Iterator[Found]:
     if ratio >= limits["ratio"]:
         yield Found(
             f"BatchNorm counted {usual:,.0f} batches in {plural(state.steps, 'optimiser step')}, "
-            f"{ratio:.3g} a step: gradient accumulation, or several forwards a step.",
+            f"{ratio:.3g} a step: gradient accumulation, several forwards a step, or an optimiser "
+            "that was started anew.",
             evidence={"batches": usual, "steps": state.steps, "ratio": ratio},
         )
 

@@ -75,7 +75,7 @@ def never_updated(state: State, limits: Limits) -> Iterator[Found]:
     remedy="Save and load the buffers too (state_dict(), not named_parameters()); where the "
     "layers are meant to have none, answers depend on the batch: say so, or use a batch-free "
     "norm.",
-    source="bts issue 90, DPC issue 10; Wu 2021 (arXiv:2105.07576), section 3",
+    source="bts issue 90, DPC issue 10; Wu 2021 (arXiv:2105.07576), section 4",
 )
 def statistics_missing(state: State, limits: Limits) -> Iterator[Found]:
     """Weights without statistics."""
