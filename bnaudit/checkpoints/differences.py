@@ -36,7 +36,7 @@ def change(child: FileTensor, parent: FileTensor) -> WeightChange:
     elements = changed = zeros_before = zeros_after = 0
     squares = parent_squares = 0.0
     targets = _roundings(child.dtype, parent.dtype)
-    for after, before in _pieces(child, parent):
+    for after, before in map(_wide, _pieces(child, parent)):
         elements += after.size
         zeros_before += _zeros(before)
         zeros_after += _zeros(after)
@@ -119,11 +119,16 @@ def _pieces(*tensors: FileTensor) -> Iterator[tuple[Values, ...]]:
             yield tuple(chunk[start : start + PIECE] for chunk in chunks)
 
 
+def _wide(values: tuple[Values, ...]) -> tuple[Values, ...]:
+    """float32 at least: NumPy is slow with anything smaller."""
+    dtype = np.result_type(*(value.dtype for value in values), np.float32)
+    return tuple(value.astype(dtype, copy=False) for value in values)
+
+
 def _gap(after: Values, before: Values) -> Values:
-    """after − before, in float32 at least; 0 where both are the same, NaN and infinity included."""
-    wide = np.result_type(after.dtype, before.dtype, np.float32)
+    """after − before; 0 where both are the same, NaN and infinity included."""
     with np.errstate(invalid="ignore", over="ignore"):
-        gap: Values = after.astype(wide, copy=False) - before.astype(wide, copy=False)
+        gap: Values = after - before
     if not np.isfinite(gap).all():
         same = (after == before) | (np.isnan(after) & np.isnan(before))
         gap[same] = 0.0
@@ -137,9 +142,8 @@ def _zeros(values: Values) -> int:
 
 def _squares(values: Values) -> float:
     # float32 products, added up in BLAS: six digits of a figure that is shown with three.
-    wide = values if values.dtype == np.float64 else values.astype(np.float32, copy=False)
     with np.errstate(over="ignore", invalid="ignore"):
-        return float(np.dot(wide, wide))
+        return float(np.dot(values, values))
 
 
 def _roundings(child: str, parent: str) -> list[str]:
