@@ -32,6 +32,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/measure_overhead.py
 	$(BIN)/python benchmarks/recalibrate.py
 	$(BIN)/python benchmarks/recalibrate.py --residuals
+	$(BIN)/python benchmarks/inspect_checkpoint.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -43,13 +43,12 @@ def test_nothing_heavy_is_imported(folder: Path, more: tuple[str, ...]) -> None:
 def test_a_resnet_50_takes_less_than_two_seconds(tmp_path: Path) -> None:
     path = tmp_path / "resnet50.pth"
     torch.save(torchvision.models.resnet50(weights=None).state_dict(), path)
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        out, _ = in_a_process("inspect", path)
-        times.append(time.perf_counter() - start)
+    start = resource.getrusage(resource.RUSAGE_CHILDREN)
+    out, _ = in_a_process("inspect", path)
+    end = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert "53, 26,560 channels" in out
-    assert min(times) < 2
+    # The process's own time, start-up included: other work on the machine does not count.
+    assert end.ru_utime + end.ru_stime - start.ru_utime - start.ru_stime < 2
 
 
 def test_a_pickled_model_needs_no_trust_and_runs_nothing(
