@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from bnaudit.cli import options
-from bnaudit.cli.options import OUT, RUN, option
+from bnaudit.cli.options import DATA, OUT, RUN, option
 
 EPILOG = """\
 Examples:
@@ -22,7 +22,9 @@ bnaudit measure ckpt.pth --model nets.py:resnet20 --data cifar10:data --transfor
 
 bnaudit measure model.safetensors --model timm:resnet26d --model-arg num_classes=10 --data npz:val.npz
 
-bnaudit measure ... --json | jq .network
+bnaudit measure ckpt.pth ... --data imagefolder:production --train-data imagefolder:train
+
+bnaudit measure ... --threshold BN101.shift=0.2 --ignore BN0 --json | jq .findings
 """  # noqa: E501
 
 
@@ -38,6 +40,23 @@ def measure(
     transform: options.Transform = None,
     samples: Annotated[str | None, options.samples_option(2000)] = None,
     skip_bad: options.SkipBad = None,
+    train_data: Annotated[
+        str | None,
+        option(
+            metavar="SPEC",
+            help="The data that the model was trained on, as for --data: tells whether the "
+            "estimates are wrong or the data moved.",
+            panel=DATA,
+        ),
+    ] = None,
+    train_data_arg: Annotated[
+        list[str] | None,
+        option(
+            metavar="KEY=VALUE",
+            help="An argument of the training data; may be repeated.",
+            panel=DATA,
+        ),
+    ] = None,
     batch_size: options.BatchSize = None,
     train_batch_size: Annotated[
         int | None,
@@ -70,6 +89,9 @@ def measure(
             panel=RUN,
         ),
     ] = None,
+    threshold: options.Threshold = None,
+    select: options.Select = None,
+    ignore: options.Ignore = None,
     config: options.Config = None,
     output: Annotated[
         Path | None,
@@ -101,8 +123,9 @@ def measure(
     """Measure every BatchNorm layer of a checkpoint on data.
 
     How far the running statistics are from what each layer really sees (estimation shift, with
-    error bars), what normalising by mini-batches would change, and what that does to the outputs.
-    The model is never modified, and neither is the checkpoint.
+    error bars), what normalising by mini-batches would change, what that does to the outputs, and
+    the findings: what is wrong, in which layers, and what to do (`bnaudit explain CODE`). The model
+    is never modified, and neither is the checkpoint.
     """
     given = {k: v for k, v in locals().items() if k not in ("config", "json", "show_all")}
     _run(given, config, as_json=json, show_all=show_all)
@@ -119,6 +142,9 @@ def _run(given: dict[str, Any], config: Path | None, *, as_json: bool, show_all:
         name = settings.checkpoint.stem if settings.checkpoint else "model"
         folder = Path("bnaudit-results") / name
 
+    from bnaudit.verbs.policy import policy_of
+
+    policy = policy_of(settings)
     from bnaudit.report.files import check_folder, write_results
     from bnaudit.report.terminal import print_audit
 
@@ -127,6 +153,7 @@ def _run(given: dict[str, Any], config: Path | None, *, as_json: bool, show_all:
     with messages.status("loading") if messages.is_terminal else screen.quiet():
         from bnaudit.verbs.measure import DEFAULT_SAMPLES, measure_with
         from bnaudit.verbs.prepare import prepare
+        from bnaudit.verbs.request import request_of
 
         parts = prepare(settings, DEFAULT_SAMPLES)
     audit = measure_with(
@@ -140,6 +167,9 @@ def _run(given: dict[str, Any], config: Path | None, *, as_json: bool, show_all:
         task=settings.task,
         compare=parts.compare,
         attribute=settings.attribute,
+        train=parts.train,
+        policy=policy,
+        request=request_of(settings),
         progress=partial(screen.progress, messages),
     )
     written = write_results(audit, folder, plots=settings.plots) if folder is not None else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,9 @@ from bnaudit.errors import ModelError
 from bnaudit.results import NetworkAudit
 
 Progress = Callable[[int], None]
+
+NO_MINI_BATCHES = sys.maxsize
+"""A mini-batch size that no batch holds: nothing is compared, only the deployed condition runs."""
 
 
 @dataclass(frozen=True)

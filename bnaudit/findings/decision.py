@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from bnaudit.findings.verdict import SHIFT_THRESHOLD
+from bnaudit.findings.shifted import SHIFT_THRESHOLD
 from bnaudit.results import Change, Decision, Verification
 from bnaudit.stats.paired import mcnemar, samples_to_settle
 

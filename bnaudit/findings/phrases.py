@@ -44,6 +44,8 @@ def upper_first(sentence: str) -> str:
 
 def recalibrate_command(state: State) -> str | None:
     """The command that estimates the statistics anew; None where no file is known."""
+    if state.recalibrate is not None:
+        return state.recalibrate
     if PurePath(state.source).suffix.lower() not in CHECKPOINT_ENDINGS:
         return None
     return f"bnaudit recalibrate {shlex.quote(state.source)} --model MODEL --data DATA"

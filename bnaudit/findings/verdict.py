@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import math
-
+from bnaudit.findings.catalogue import find_rule
+from bnaudit.findings.policy import DEFAULT, Policy
+from bnaudit.findings.shifted import beyond, samples_needed
 from bnaudit.results import Audit, Estimate, LayerAudit, NetworkAudit, Verdict
-from bnaudit.stats.significance import holm, upper_tail_p
-
-SHIFT_THRESHOLD = 0.1
-"""Output shift, in standard deviations, above which a layer's estimates are called wrong.
-
-A tenth of a standard deviation is one hundredth of the activation's variance: well above what an
-EMA of momentum 0.1 leaves at common batch sizes (0.01 to 0.05), well below what costs accuracy in
-the sample models (0.3 and more). It is an error of the activations, not a forecast of accuracy.
-"""
-
-FAMILY_LEVEL = 0.05
 
 
-def judge(audit: Audit) -> Verdict:
-    """What the Audit says in one sentence.
+def judge(audit: Audit, policy: Policy = DEFAULT) -> Verdict:
+    """What the Audit says in one sentence, with the threshold of BN101.
 
     "broken" when a channel's stored statistics cannot be used at all; "shifted" when a layer's
-    output shift exceeds `SHIFT_THRESHOLD` beyond its noise, family-wise 5% over layers (Holm);
+    output shift exceeds the threshold beyond its noise, family-wise 5% over layers (Holm);
     "healthy" when every layer's upper limit is below it; else "undecided", with the number of
     samples that would do. Layers without an interval are not judged, but named.
     """
+    threshold = policy.limits(find_rule("BN101"))["shift"]
     broken = [layer for layer in audit.audited if layer.undefined_channels]
     if broken:
         return Verdict("broken", _broken(broken) + _network_clause(audit.network))
@@ -37,17 +28,18 @@ def judge(audit: Audit) -> Verdict:
         return Verdict("undecided", _too_few(audit))
     unjudged = [layer for layer in layers if layer not in judged]
     ending = _unjudged(unjudged) + _network_clause(audit.network)
-    shifted = _beyond_threshold(judged)
+    found = beyond([layer.output_shift for layer in judged], threshold)
+    shifted = [layer for layer, is_shifted in zip(judged, found, strict=True) if is_shifted]
     if shifted:
         return Verdict("shifted", _shifted(shifted, layers) + ending)
-    open_layers = [layer for layer in judged if (_shift(layer).high or 0.0) >= SHIFT_THRESHOLD]
+    open_layers = [layer for layer in judged if (_shift(layer).high or 0.0) >= threshold]
     if open_layers:
-        return Verdict("undecided", _undecided(open_layers, layers, audit) + ending)
+        return Verdict("undecided", _undecided(open_layers, layers, audit, threshold) + ending)
     worst = max(judged, key=lambda layer: _shift(layer).value)
     whole = "the only layer" if len(layers) == 1 else f"all {len(judged)} layers"
     sentence = (
         f"{'Undecided' if unjudged else 'Healthy'}: the output shift of {whole} is below "
-        f"{SHIFT_THRESHOLD:g} (largest {_shift(worst).value:.3f}, {_named(worst)})"
+        f"{threshold:g} (largest {_shift(worst).value:.3f}, {_named(worst)})"
     )
     return Verdict("undecided" if unjudged else "healthy", sentence + ending)
 
@@ -84,16 +76,6 @@ def _shift(layer: LayerAudit) -> Estimate:
     return layer.output_shift
 
 
-def _beyond_threshold(layers: list[LayerAudit]) -> list[LayerAudit]:
-    """Layers whose squared output shift exceeds the threshold's square (one-sided, Holm)."""
-    p_values = [
-        upper_tail_p(e.value**2, e.standard_error or 0.0, e.groups, SHIFT_THRESHOLD**2)
-        for e in map(_shift, layers)
-    ]
-    rejected = holm(p_values, FAMILY_LEVEL)
-    return [layer for layer, shifted in zip(layers, rejected, strict=True) if shifted]
-
-
 def _shifted(shifted: list[LayerAudit], layers: list[LayerAudit]) -> str:
     worst = max(shifted, key=lambda layer: _shift(layer).value)
     estimate = _shift(worst)
@@ -105,9 +87,11 @@ def _shifted(shifted: list[LayerAudit], layers: list[LayerAudit]) -> str:
     )
 
 
-def _undecided(open_layers: list[LayerAudit], layers: list[LayerAudit], audit: Audit) -> str:
+def _undecided(
+    open_layers: list[LayerAudit], layers: list[LayerAudit], audit: Audit, threshold: float
+) -> str:
     samples = audit.data.samples if audit.data else 0
-    needed = max(_samples_needed(_shift(layer), samples) for layer in open_layers)
+    needed = max(samples_needed(_shift(layer), samples, threshold) for layer in open_layers)
     enough = (
         f"about {needed:,} samples would do"
         if needed < 100 * samples
@@ -115,19 +99,8 @@ def _undecided(open_layers: list[LayerAudit], layers: list[LayerAudit], audit: A
     )
     return (
         f"Undecided: {len(open_layers)} of {_count(len(layers), 'layer')} may or may not exceed an "
-        f"output shift of {SHIFT_THRESHOLD:g} on {_count(samples, 'sample')}; {enough}"
+        f"output shift of {threshold:g} on {_count(samples, 'sample')}; {enough}"
     )
-
-
-def _samples_needed(estimate: Estimate, samples: int) -> int:
-    """Standard errors shrink with √n: the n at which the interval clears the threshold."""
-    distance = abs(estimate.value**2 - SHIFT_THRESHOLD**2)
-    half = (estimate.high or 0.0) ** 2 - estimate.value**2
-    if distance == 0:
-        return 1_000_000_000
-    exact = samples * max(1.0, (half / distance) ** 2)
-    digits = 10 ** max(0, math.floor(math.log10(max(exact, 1))) - 1)
-    return int(math.ceil(exact / digits) * digits)
 
 
 def _too_few(audit: Audit) -> str:

@@ -20,19 +20,30 @@ MOST_LAYERS = 4
 def print_findings(findings: Sequence[Finding], console: Console, *, layers: int) -> None:
     """Every finding with its layers, its remedy and its command; `layers`: of the whole network."""
     console.print(Text(f"\nFindings: {_counted(findings)}", style="bold"))
+    commands: dict[str, str] = {}
     for finding in findings:
         console.print(_headline(finding))
-        console.print(Padding(Text(finding.sentence), (0, 0, 0, 2)))
+        _print_indented(console, Text(finding.sentence))
         if finding.layers:
-            console.print(Padding(Text(_whom(finding, layers), style="dim"), (0, 0, 0, 2)))
-        remedy = Text.assemble(("→ ", "green"), finding.remedy)
-        console.print(Padding(remedy, (0, 0, 0, 2)))
+            _print_indented(console, Text(_whom(finding, layers), style="dim"))
+        _print_indented(console, Text.assemble(("→ ", "green"), finding.remedy))
         if finding.command is not None:
-            # A command to copy: never broken into lines by us.
-            console.print(Text(f"    {finding.command}", style="cyan"), soft_wrap=True)
+            _print_command(console, finding.command, finding.code, commands)
     if findings:
-        first = findings[0].code
-        console.print(Text(f"more on each: bnaudit explain {first}", style="dim"))
+        console.print(Text("what a code means: bnaudit explain CODE", style="dim"))
+
+
+def _print_indented(console: Console, text: Text) -> None:
+    console.print(Padding(text, (0, 0, 0, 2), expand=False))
+
+
+def _print_command(console: Console, command: str, code: str, said: dict[str, str]) -> None:
+    """A command to copy, never broken into lines by us; one that was given already is named."""
+    first = said.setdefault(command, code)
+    if first == code:
+        console.print(Text(f"    {command}", style="cyan"), soft_wrap=True)
+    else:
+        _print_indented(console, Text(f"  (the command of {first})", style="dim"))
 
 
 def _counted(findings: Sequence[Finding]) -> str:

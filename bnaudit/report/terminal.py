@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bnaudit.report.attribution import print_attribution
+from bnaudit.report.findings import print_findings
 from bnaudit.report.loaded import loaded
 from bnaudit.report.numbers import interval, loss, percent, short
 from bnaudit.report.tables import LONG_TABLE, WIDE, shortened, table_of_layers
@@ -57,6 +58,7 @@ def print_audit(audit: Audit, console: Console, *, all_layers: bool = False) -> 
     if audit.network is not None:
         console.print()
         console.print(network(audit.network))
+    print_findings(audit.findings, console, layers=len(audit.layers))
 
 
 def about(audit: Audit) -> RenderableType:

@@ -63,12 +63,14 @@ class State:
 
     `source`: what it was read from. `without_statistics`: names of layers that look like BatchNorm
     and have weights but no statistics. `steps`: optimiser steps that the checkpoint speaks of.
+    `recalibrate`: the command that estimates the statistics anew, where it is known.
     """
 
     source: str
     layers: tuple[LayerState, ...]
     without_statistics: tuple[str, ...] = ()
     steps: int | None = None
+    recalibrate: str | None = None
 
     def __getitem__(self, name: str) -> LayerState:
         """The layer called `name`. KeyError where there is none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import reduce
@@ -94,14 +95,18 @@ class Kept:
                 left -= batch.size
             yield batch
 
-    def regrouped(self) -> list[Batch]:
-        """What was kept, dealt to as many jackknife groups as its size allows."""
-        samples = sum(batch.size for batch in self.batches)
+    def regrouped(self, most: int = sys.maxsize) -> list[Batch]:
+        """At most so many samples of what was kept, in as many jackknife groups as they allow."""
+        batches, samples = [], 0
+        for batch in self.batches:
+            if samples < most:
+                batches.append(_cut(batch, min(batch.size, most - samples)))
+                samples += batches[-1].size
         if not isinstance(self.reader, MapReader):
             final = self.reader.final_groups(samples)
-            return [Batch(b.index, b.data, final[b.groups]) for b in self.batches]
+            return [Batch(b.index, b.data, final[b.groups]) for b in batches]
         groups, start, dealt = deal(samples, group_count(samples)), 0, []
-        for batch in self.batches:
+        for batch in batches:
             dealt.append(Batch(batch.index, batch.data, groups[start : start + batch.size]))
             start += batch.size
         return dealt
@@ -117,19 +122,21 @@ def attribute(
     audit: Audit,
     model: nn.Module,
     layers: list[BNLayer],
-    kept: Kept,
+    batches: list[Batch],
     conditions: Conditions,
     task: Task,
     bar: Bar,
 ) -> Audit:
     """The Audit with own and inherited shift of every layer, and the layers that matter.
 
+    `batches`: what of the data is used, dealt to groups.
+
     Where the model cannot run in lockstep, or memory does not allow it, a note says so.
     """
     found = _accumulation([x.total_shift.value for x in audit.audited if x.total_shift])
     try:
         with conditions.entered(model):
-            return _Work(model, layers, kept.regrouped(), conditions, task).run(audit, found, bar)
+            return _Work(model, layers, batches, conditions, task).run(audit, found, bar)
     except (ModelError, NonFiniteError) as error:
         note = f"own and inherited shift are not known: {error}"
         return replace(audit, attribution=replace(found, note=note))

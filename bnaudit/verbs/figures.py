@@ -157,16 +157,16 @@ def shift_estimates(
     plain = float(channel_mean(squared))
     plain_output = float(gamma_weighted_mean(squared, gamma))
     if len(groups.count) < 2:
-        output = _estimate(plain_output, None) if math.isfinite(plain_output) else None
-        return _estimate(plain, None), output, ()
+        output = estimate_of(plain_output, None) if math.isfinite(plain_output) else None
+        return estimate_of(plain, None), output, ()
     rest = leave_one_out(groups)
     without = squared_shift(rest.mean, rest.var, *estimated, eps).total
     left_out = channel_mean(without)
-    total = _estimate(plain, jackknife(plain, left_out, groups.count))
+    total = estimate_of(plain, jackknife(plain, left_out, groups.count))
     output = None
     if math.isfinite(plain_output):  # γ = 0 in every channel: the layer outputs a constant
         left_out_output = gamma_weighted_mean(without, gamma)
-        output = _estimate(plain_output, jackknife(plain_output, left_out_output, groups.count))
+        output = estimate_of(plain_output, jackknife(plain_output, left_out_output, groups.count))
     kept = tuple(left_out.tolist()) if bool(left_out.isfinite().all()) else ()
     return total, output, kept
 
@@ -185,7 +185,8 @@ def noise_floor(groups: Moments, eps: float) -> float | None:
     return _root(known.bias) if known is not None else None
 
 
-def _estimate(squared: float, known: Jackknife | None) -> Estimate:
+def estimate_of(squared: float, known: Jackknife | None) -> Estimate:
+    """A root-mean-square figure from its square and what the jackknife knows of that."""
     plain = math.sqrt(squared)
     if known is None:
         return Estimate(value=plain, plain=plain)

@@ -16,24 +16,35 @@ from torch.utils.data import Dataset
 
 from bnaudit._version import __version__
 from bnaudit.engine.batches import default_forward
-from bnaudit.engine.conditions import Conditions
+from bnaudit.engine.conditions import Conditions, Subject
 from bnaudit.engine.layers import BNLayer, find_layers
-from bnaudit.engine.passes import Measurement, measure_pass
+from bnaudit.engine.outputs import Task
+from bnaudit.engine.passes import NO_MINI_BATCHES, Measurement, measure_pass
 from bnaudit.engine.wrappers import unwrap
 from bnaudit.errors import InputError, ModelError
+from bnaudit.findings import commands
+from bnaudit.findings.conclude import conclude
+from bnaudit.findings.policy import DEFAULT, Policy
 from bnaudit.findings.verdict import judge
-from bnaudit.results import Audit, ModelInfo
+from bnaudit.results import Audit, ModelInfo, Request, TrainedOn
 from bnaudit.verbs import attribution
 from bnaudit.verbs.bars import Bar, no_bar
+from bnaudit.verbs.data_checks import check_data
 from bnaudit.verbs.devices import device_of, usable_device
 from bnaudit.verbs.figures import audit_layer, channel_table, describe_layer
+from bnaudit.verbs.preprocessing import try_preprocessing
 from bnaudit.verbs.samples import Reader, check_positive
-from bnaudit.verbs.sources import data_info, reader_of
+from bnaudit.verbs.sources import Source, data_info, reader_of
+from bnaudit.verbs.stored_state import state_of_model
+from bnaudit.verbs.trained_on import trained_on
 
 DEFAULT_BATCH_SIZE = 32
 
 DEFAULT_SAMPLES = 2000
 """How many samples the command line draws unless told otherwise."""
+
+KEPT_SAMPLES = 256
+"""So many of the samples are looked at again, for what they tell about the data themselves."""
 
 _AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -61,6 +72,8 @@ def measure(
     dtype: Literal["float32", "bf16", "fp16"] = "float32",
     channels_last: bool = False,
     attribute: int | Literal["all", "none"] = attribution.DEFAULT_SAMPLES,
+    train_data: Dataset[Any] | Iterable[Any] | None = None,
+    policy: Policy = DEFAULT,
     progress: Bar | None = None,
 ) -> Audit:
     """Measure every BatchNorm layer of `model` on `data`, and leave the model as it was.
@@ -85,11 +98,13 @@ def measure(
         channels_last: run in that memory format.
         attribute: own and inherited shift of each layer, and how few layers matter, on the first
             so many samples read; "none" saves about half of the time.
+        train_data: what the model was trained on: tells wrong estimates from data that moved.
+        policy: which findings are wanted, and their thresholds (`bnaudit.Policy`).
         progress: called as progress(what, total, unit), gives a context of `advance(done)`.
 
     Returns:
-        The Audit: `audit.layers`, `audit.network`, `audit.to_frame()`; shifts in standard
-        deviations of the normalised activation (Huang et al. 2022, normalised form).
+        The Audit: `audit.findings`, `audit.layers`, `audit.network`, `audit.to_frame()`; shifts in
+        standard deviations of the normalised activation (Huang et al. 2022, normalised form).
 
     Raises:
         ModelError: the model cannot be audited, or cannot take the data.
@@ -110,6 +125,10 @@ def measure(
     check_positive("batch_size", batch_size)
     size = pass_batch_size(batch_size, train_batch_size)
     reader = reader_of(data, size, samples, seed, workers, where)
+    train = None
+    if train_data is not None:
+        trained = reader_of(train_data, size, samples, seed, workers, where)
+        train = Source(trained, f"{type(train_data).__name__} object")
     source = ModelInfo(type(inner).__qualname__, parameters=0, bn_layers={})
     return measure_with(
         model,
@@ -121,6 +140,8 @@ def measure(
         task=task,
         compare=compare,
         attribute=attribute,
+        train=train,
+        policy=policy,
         progress=progress or no_bar,
     )
 
@@ -137,9 +158,13 @@ def measure_with(
     task: Literal["auto", "classification", "other"] = "auto",
     compare: Callable[[Any, Any], float | Mapping[str, float]] | None = None,
     attribute: int | Literal["all", "none"],
+    train: Source | None = None,
+    policy: Policy = DEFAULT,
+    request: Request | None = None,
     progress: Bar,
 ) -> Audit:
     """The same for parts that are already in hand: what the command line and `measure` share."""
+    policy.checked()
     inner = unwrap(model)
     layers = find_layers(inner)
     _check_mini_batch(train_batch_size, reader)
@@ -154,9 +179,13 @@ def measure_with(
         batch_statistics_size=None,
         layers=tuple(describe_layer(layer, None) for layer in layers),
         network=None,
+        request=request,
     )
+    stored = state_of_model(layers, model_info.checkpoint or model_info.source)
+    stored = replace(stored, recalibrate=commands.recalibrate(audit))
     if any(layer.role == "estimated" for layer in layers):
-        kept = attribution.Kept(reader, _attributed(attribute))
+        wanted = _attributed(attribute)
+        kept = attribution.Kept(reader, max(wanted, KEPT_SAMPLES))
         with progress("measuring", reader.total, "samples") as advance:
             seen = measure_pass(
                 inner,
@@ -173,8 +202,54 @@ def measure_with(
             raise ModelError(none_reached(layers))
         audit = _with_figures(audit, layers, seen, reader, data_source, transform)
         if kept.batches and audit.audited:
-            audit = attribution.attribute(audit, inner, layers, kept, conditions, task, progress)
-    return replace(audit, verdict=judge(audit))
+            audit = _with_checks(audit, Subject(inner, layers, conditions), kept)
+            if wanted:
+                batches = kept.regrouped(wanted)
+                audit = attribution.attribute(
+                    audit, inner, layers, batches, conditions, task, progress
+                )
+        if train is not None:
+            subject = Subject(inner, layers, conditions)
+            found = _on_training_data(subject, train, seen, reader, task, progress)
+            audit = replace(audit, trained_on=found)
+    audit = replace(audit, verdict=judge(audit, policy))
+    return replace(audit, findings=conclude((stored, audit), policy))
+
+
+def _with_checks(audit: Audit, subject: Subject, kept: attribution.Kept) -> Audit:
+    """What the first samples tell about the data, before anything is blamed on the estimates."""
+    with subject.conditions.entered(subject.model):
+        return replace(
+            audit,
+            preprocessing=try_preprocessing(subject, kept.regrouped()),
+            data_checks=check_data(audit, subject, kept),
+        )
+
+
+def _on_training_data(
+    subject: Subject, train: Source, seen: Measurement, reader: Reader, task: Task, progress: Bar
+) -> TrainedOn:
+    """The deployed condition on the training data, and how far the reference data are from it."""
+    trained = train.reader
+    with progress("measuring the training data", trained.total, "samples") as advance:
+        there = measure_pass(
+            subject.model,
+            subject.layers,
+            trained,
+            trained.groups,
+            subject.conditions,
+            mini_batch_size=NO_MINI_BATCHES,
+            task=task,
+            progress=advance,
+        )
+    return trained_on(
+        subject.layers,
+        seen,
+        reader.final_groups(seen.samples),
+        there,
+        trained.final_groups(there.samples),
+        data_info(trained, train.name, there.samples, train.transform, labelled=there.labelled),
+    )
 
 
 def _with_figures(

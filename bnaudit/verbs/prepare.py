@@ -17,13 +17,14 @@ from bnaudit.engine.batches import default_forward
 from bnaudit.engine.conditions import Conditions
 from bnaudit.errors import InputError
 from bnaudit.results import ModelInfo
-from bnaudit.targets.data import DataTarget, open_data
+from bnaudit.targets.data import DataTarget, Transform, open_data
 from bnaudit.targets.forward import build_compare, build_forward
 from bnaudit.targets.models import build_model
 from bnaudit.targets.transforms import build_transform
 from bnaudit.verbs.devices import usable_device
 from bnaudit.verbs.measure import DEFAULT_BATCH_SIZE, autocast, pass_batch_size
 from bnaudit.verbs.samples import MapReader, Reader, StreamReader
+from bnaudit.verbs.sources import Source
 
 _NAME_IT = (
     "name it with --model torchvision:NAME, timm:NAME, path/file.py:factory or "
@@ -43,6 +44,7 @@ class Prepared:
     data_source: str
     transform: str | None
     weights: Weights | None = None
+    train: Source | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ def prepare(settings: Settings, default_samples: int) -> Prepared:
     transform = build_transform(settings.transform)
     target = open_data(settings.data, settings.data_arg, transform)
     samples = None if settings.samples == "all" else settings.samples or default_samples
+    train = _train_data(settings, transform, device, samples)
     model, info, weights = _model(settings)
     return Prepared(
         model=model,
@@ -90,7 +93,32 @@ def prepare(settings: Settings, default_samples: int) -> Prepared:
         data_source=target.description,
         transform=settings.transform,
         weights=weights,
+        train=train,
     )
+
+
+def _train_data(
+    settings: Settings, transform: Transform | None, device: torch.device, samples: int | None
+) -> Source | None:
+    """The training data, where the settings name them."""
+    if settings.train_data is None:
+        return None
+    said = f"--train-data {settings.train_data}"
+    target = open_other_data(
+        "--train-data", settings.train_data, settings.train_data_arg, transform
+    )
+    reader = reader_for(target, settings, device, samples, said)
+    return Source(reader, target.description, settings.transform)
+
+
+def open_other_data(
+    option: str, spec: str, args: Mapping[str, object], transform: Transform | None
+) -> DataTarget:
+    """What another option than --data names. InputError: its messages speak of that option."""
+    try:
+        return open_data(spec, args, transform)
+    except InputError as error:
+        raise InputError(str(error).replace("--data", option)) from error
 
 
 def _model(settings: Settings) -> tuple[nn.Module, ModelInfo, Weights | None]:

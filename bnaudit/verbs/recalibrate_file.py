@@ -17,11 +17,16 @@ from bnaudit.engine.memory import parse_size
 from bnaudit.errors import InputError
 from bnaudit.results import Recalibrated
 from bnaudit.results.audit import finite
-from bnaudit.targets.data import open_data
 from bnaudit.targets.transforms import build_transform
 from bnaudit.verbs.bars import Bar
 from bnaudit.verbs.calibration import Choice
-from bnaudit.verbs.prepare import Prepared, Weights, prepare, reader_for
+from bnaudit.verbs.prepare import (
+    Prepared,
+    Weights,
+    open_other_data,
+    prepare,
+    reader_for,
+)
 from bnaudit.verbs.recalibrate import DEFAULT_SAMPLES
 from bnaudit.verbs.recalibration import Limits, Recalibration, recalibrate_with
 from bnaudit.verbs.sources import Source
@@ -122,10 +127,7 @@ def _sources(
             say(f"no --verify: {share:.0%} of the data are kept for the verification")
         return mine.split(share, samples)
     transform = build_transform(settings.transform)
-    try:
-        target = open_data(settings.verify, settings.verify_arg, transform)
-    except InputError as error:  # its messages speak of the option that data usually come by
-        raise InputError(str(error).replace("--data", "--verify")) from error
+    target = open_other_data("--verify", settings.verify, settings.verify_arg, transform)
     said = f"--verify {settings.verify}"
     reader = reader_for(target, settings, parts.conditions.device, samples, said)
     return mine, Source(reader, target.description, parts.transform)

@@ -11,7 +11,7 @@ import pytest
 from made_up import audit, estimate
 from rich.console import Console
 
-from bnaudit.findings.verdict import SHIFT_THRESHOLD
+from bnaudit.findings.shifted import SHIFT_THRESHOLD
 from bnaudit.report.attribution import accumulation, few_layers, ratio
 from bnaudit.report.files import write_results
 from bnaudit.report.plots import THRESHOLD

@@ -1,0 +1,116 @@
+"""What can be told of the data and their batches from the first samples of a measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from bnaudit.engine.batches import Batch, labels_of
+from bnaudit.engine.conditions import Subject
+from bnaudit.engine.layers import BNLayer
+from bnaudit.engine.per_sample import PaddedMoments, SampleMeans, show_inputs
+from bnaudit.results import Audit, BatchOrder, Change, DataChecks, PaddedLayer, Spread
+from bnaudit.stats.batch_order import between_batches
+from bnaudit.stats.moments import Moments
+from bnaudit.stats.paired import jackknife_change
+from bnaudit.verbs.attribution import Kept
+from bnaudit.verbs.few_layers import groups_of
+from bnaudit.verbs.figures import shift_estimates
+
+CHECKED_SAMPLES = 128
+"""So many samples tell about padding: their inputs are looked at position by position."""
+
+LEAST_PADDED = 0.02
+"""A smaller share of the positions moves no statistics that matter."""
+
+
+def check_data(audit: Audit, subject: Subject, kept: Kept) -> DataChecks:
+    """The checks that these data allow. Inside `conditions.entered(model)`.
+
+    Batches that bnaudit drew at random need no check of their order; those of a loader do.
+    """
+    layers = [layer for layer in subject.layers if layer.role == "estimated" and layer.verified]
+    by_name = {layer.name: layer for layer in layers}
+    called = [by_name[layer.name] for layer in audit.audited if layer.name in by_name]
+    if not called:
+        return DataChecks()
+    found = DataChecks()
+    given = kept.reader.order_seed is None
+    if given and len(kept.batches) > 1:
+        ends = list(dict.fromkeys((called[0], called[-1])))
+        found = DataChecks(order=_order(subject, ends, kept.batches))
+    over_sequences = [by_name[name] for name in _over_sequences(audit) if name in by_name]
+    if over_sequences:
+        few = kept.regrouped(CHECKED_SAMPLES)
+        found = DataChecks(found.order, _padding(subject, over_sequences, few))
+    return found
+
+
+def _order(subject: Subject, layers: list[BNLayer], batches: Sequence[Batch]) -> BatchOrder | None:
+    look = SampleMeans()
+    show_inputs(subject, layers, batches, look)
+    sizes = [batch.size for batch in batches]
+    figures: list[tuple[str, Tensor]] = []
+    labels = [labels_of(batch.data) for batch in batches]
+    if all(given is not None for given in labels):
+        classes = torch.cat([given.cpu() for given in labels if given is not None])
+        figures.append(
+            ("labels", torch.nn.functional.one_hot(classes.unique(return_inverse=True)[1]))
+        )
+    for layer in layers:
+        means = look.means.get(layer.name, [])
+        if [len(mean) for mean in means] == sizes:
+            figures.append((layer.name, torch.cat(means)))
+    spreads = []
+    for name, values in figures:
+        found = between_batches(values.double().numpy(), sizes)
+        if found is not None:
+            spreads.append(Spread(name, found.ratio, found.p_value))
+    return BatchOrder(sum(sizes), len(sizes), tuple(spreads)) if spreads else None
+
+
+def _over_sequences(audit: Audit) -> list[str]:
+    """BatchNorm1d layers that see several positions a sample."""
+    samples = audit.data.samples if audit.data else 0
+    return [
+        layer.name
+        for layer in audit.audited
+        if layer.kind == "BatchNorm1d" and layer.count > samples > 0
+    ]
+
+
+def _padding(
+    subject: Subject, layers: list[BNLayer], batches: list[Batch]
+) -> tuple[PaddedLayer, ...]:
+    look = PaddedMoments(groups_of(batches))
+    show_inputs(subject, layers, batches, look)
+    padded = []
+    for layer in layers:
+        shares = look.padded.get(layer.name)
+        if not shares:
+            continue
+        share = float(torch.cat(shares).mean())
+        if share < LEAST_PADDED:
+            continue
+        change = _change(
+            layer, look.all_positions[layer.name].moments, look.without[layer.name].moments
+        )
+        if change is not None:
+            padded.append(PaddedLayer(layer.name, share, change))
+    return tuple(padded)
+
+
+def _change(layer: BNLayer, everything: Moments, without: Moments) -> Change | None:
+    assert layer.eps is not None
+    used = (everything.count > 0) & (without.count > 0)
+    mean, var = (t.detach().to("cpu", torch.float64) for t in layer.estimated)
+    figures = []
+    for moments in (everything, without):
+        estimate, _, left_out = shift_estimates(
+            moments.select(used), (mean, var), layer.eps, layer.gamma()
+        )
+        figures.append((estimate.plain**2, torch.tensor(left_out, dtype=torch.float64).numpy()))
+    change = jackknife_change(*figures[0], *figures[1])
+    return Change(*change) if change is not None else None
