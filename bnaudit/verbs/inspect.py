@@ -28,7 +28,7 @@ def inspect(
     *,
     key: str | None = None,
     eps: float | None = None,
-    against: Sequence[str | os.PathLike[str]] = (),
+    against: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     policy: Policy = DEFAULT,
 ) -> Inspection:
     """What the checkpoint at `path` alone tells about its BatchNorm layers.
@@ -36,16 +36,17 @@ def inspect(
     Layers are found by the names of their tensors, in all files that `measure` reads, and in whole
     pickled models too, of which no code runs. Of a large file only their statistics are read.
     `key`: the place of the weights, a dotted path; found where it is None. `eps`: of the model,
-    which only a pickled model tells; 1e-5 is assumed. `against`: checkpoints that this one comes
-    from, with which its weights and statistics are compared. `policy`: which findings are wanted,
-    and their thresholds.
+    which only a pickled model tells; 1e-5 is assumed. `against`: the checkpoint, or those, that
+    this one comes from, with which its weights and statistics are compared. `policy`: which
+    findings are wanted, and their thresholds.
 
     Raises `InputError` for a file that cannot be read or holds no weights, and for one to compare
     with that is of another network.
     """
     contents = read_contents(Path(path), key=key)
     state = state_of_contents(contents, eps=eps)
-    lineage = _lineage(contents, state, [Path(parent) for parent in against], eps)
+    parents = [against] if isinstance(against, (str, os.PathLike)) else against
+    lineage = _lineage(contents, state, [Path(parent) for parent in parents], eps)
     multiple = policy.limits(find_rule(DEAD_CHANNELS))["multiple_of_eps"]
     return Inspection(
         tool=__version__,
