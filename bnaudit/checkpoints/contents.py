@@ -12,6 +12,7 @@ from typing import Any
 from bnaudit.checkpoints.arrays import check_place, read_array
 from bnaudit.checkpoints.file_tensor import CHUNK, FileTensor
 from bnaudit.checkpoints.formats import Format, damaged, detect_format, truncated
+from bnaudit.checkpoints.messages import one_line
 from bnaudit.checkpoints.offsets_legacy import read_legacy
 from bnaudit.checkpoints.offsets_pickle import ODD, PickledFile, place_of
 from bnaudit.checkpoints.offsets_safetensors import locate_in_safetensors
@@ -87,7 +88,8 @@ def read_contents(path: Path, *, key: str | None = None) -> Contents:
 def _of_safetensors(path: Path, size: int, located: Located, key: str | None) -> Contents:
     # In the order of the file, so that what is read next lies next.
     places = dict(sorted(located.tensors.items(), key=lambda item: item[1].start))
-    weights = find_weights({**places, **located.odd}, _TREE, path, key=key)
+    odd_ones = {name: OddTensor() for name in located.odd}
+    weights = find_weights({**places, **odd_ones}, _TREE, path, key=key)
     tensors, odd = _file_tensors(path, located)
     ordered = {name: tensors[name] for name in places if name in tensors}
     return Contents(path, "safetensors", size, ordered, weights.key, odd=odd)
@@ -105,8 +107,8 @@ def _of_pickle(
         format=format_,
         bytes=size,
         tensors=tensors,
-        key=weights.key,
-        others=weights.others,
+        key=one_line(weights.key),
+        others=tuple(map(one_line, weights.others)),
         modules=dict(_facts(module)),
         steps=steps_in(content, lambda tensor: _number(path, file, tensor)),
         odd=odd,
@@ -129,7 +131,9 @@ def _file_tensors(path: Path, located: Located) -> tuple[dict[str, FileTensor], 
     odd = dict(located.odd)
     for name, place in located.tensors.items():
         check_place(path, located, name)
-        if place.dtype.numpy is None:
+        if not name.isprintable():  # line breaks, terminal escapes: it is never to reach a screen
+            odd[one_line(name)] = "has a name that cannot be shown"
+        elif place.dtype.numpy is None:
             odd[name] = f"has the type {place.dtype}"
         else:
             read = partial(read_array, path, located, name)
@@ -148,7 +152,7 @@ def _facts(module: object) -> Iterator[tuple[str, ModuleFacts]]:
         yield (
             found.name,
             ModuleFacts(
-                kind=found.kind,
+                kind=one_line(found.kind),
                 eps=_float(found.state.get("eps")),
                 momentum=_float(found.state.get("momentum")),
                 tracks=tracks if isinstance(tracks, bool) else None,

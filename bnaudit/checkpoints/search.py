@@ -188,7 +188,8 @@ def _what_else(content: object, found: list[_Place], tree: Tree) -> str:
             for place in found
         ]
         return f"give --checkpoint-key one of: {listed(places)}"
-    if not isinstance(content, Mapping):
+    # An object that is not rebuilt counts as a mapping, for the sake of those that are one.
+    if not isinstance(content, Mapping) or not (content or isinstance(content, dict)):
         return f"it holds a {tree.kind(content)}, where a dict with named tensors is needed"
     if not content:
         return "it holds an empty dict"

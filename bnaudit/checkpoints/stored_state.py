@@ -10,6 +10,7 @@ import numpy as np
 
 from bnaudit.checkpoints.contents import Contents, ModuleFacts
 from bnaudit.checkpoints.file_tensor import FileTensor
+from bnaudit.checkpoints.messages import input_error
 from bnaudit.results.state import USUAL_EPS, Floats, LayerState, State
 
 _MEAN, _VAR = "running_mean", "running_var"
@@ -82,8 +83,8 @@ def _layer(contents: Contents, layer: _Named, eps: float | None) -> LayerState:
     known = facts.eps if facts.eps is not None else eps
     return LayerState(
         name=layer.name,
-        running_mean=_floats(mean),
-        running_var=_floats(variance),
+        running_mean=_floats(contents, mean),
+        running_var=_floats(contents, variance),
         gamma=_vector(contents, layer, "weight", mean.shape),
         beta=_vector(contents, layer, "bias", mean.shape),
         num_batches_tracked=_counter(contents, layer),
@@ -100,7 +101,7 @@ def _vector(contents: Contents, layer: _Named, leaf: str, shape: tuple[int, ...]
     tensor = contents.tensors.get(layer.prefix + leaf)
     if tensor is None or tensor.shape != shape or not _is_real(tensor):
         return None
-    return _floats(tensor)
+    return _floats(contents, tensor)
 
 
 def _counter(contents: Contents, layer: _Named) -> float | None:
@@ -110,7 +111,10 @@ def _counter(contents: Contents, layer: _Named) -> float | None:
     return float(tensor.values().item())
 
 
-def _floats(tensor: FileTensor) -> Floats:
+def _floats(contents: Contents, tensor: FileTensor) -> Floats:
+    if tensor.elements > contents.bytes:  # one number, shown over and over
+        what = f"a layer of {tensor.elements:,} channels, more than the file has bytes"
+        raise input_error(contents.path, f"{what}; it is damaged: copy or download it again")
     return np.array(tensor.values(), dtype=np.float64)
 
 

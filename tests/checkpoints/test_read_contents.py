@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import collections
 import json
 import pickle
+import random
 import subprocess
 import sys
 import zipfile
@@ -17,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+import bnaudit
 from bnaudit.checkpoints import file_tensor
 from bnaudit.checkpoints.contents import Contents, read_contents
 from bnaudit.checkpoints.layout import find_state_dict
@@ -161,6 +164,54 @@ def test_tensors_without_plain_values_are_named_and_the_rest_is_read(tmp_path: P
     save_file({"w": torch.ones(3), "float8": state["float8"]}, tmp_path / "a.safetensors")
     contents = read_contents(tmp_path / "a.safetensors")
     assert (set(contents.tensors), set(contents.odd)) == ({"w"}, {"float8"})
+
+
+def test_names_that_would_reach_the_terminal_as_commands_are_left_out(tmp_path: Path) -> None:
+    state = {"w": torch.ones(3), "a\x1b[2Jb.running_mean": torch.ones(3), "c\n": torch.ones(3)}
+    contents = read_contents(save({"model": state, "x\x1b": state}, tmp_path / "a.pt"))
+    assert list(contents.tensors) == ["w"]
+    assert all(name.isprintable() for name in (*contents.odd, *contents.others))
+    assert len(contents.odd) == 2
+
+
+def test_a_file_of_types_that_are_not_read_is_still_a_state_dict(tmp_path: Path) -> None:
+    state = {f"w{i}": torch.ones(3).to(torch.float8_e5m2) for i in range(5)}
+    save_file({**state, "bn.running_mean": torch.ones(3)}, tmp_path / "a.safetensors")
+    contents = read_contents(tmp_path / "a.safetensors")
+    assert (list(contents.tensors), set(contents.odd)) == (["bn.running_mean"], set(state))
+
+
+def test_an_object_that_is_no_dict_is_called_by_its_name(tmp_path: Path) -> None:
+    for content, kind in ((argparse.Namespace(a=1), "Namespace"), (torch.ones(3), "Tensor")):
+        with pytest.raises(InputError, match=f"holds a {kind}, where a dict with named"):
+            read_contents(save(content, tmp_path / "a.pt"))
+
+
+@pytest.mark.parametrize("format_", ["zip", "legacy", "compressed", "safetensors"])
+def test_a_damaged_file_is_read_or_refused_in_one_line(tmp_path: Path, format_: str) -> None:
+    path = tmp_path / "damaged"
+    bn = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
+    if format_ == "safetensors":
+        save_file(bn.state_dict(), path)
+    else:
+        adam = {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"params": [0]}]}
+        save({"model": bn, "optimizer": adam}, path, format_)
+    original = path.read_bytes()
+    draw = random.Random(0)
+    messages = []
+    for _ in range(300):
+        content = bytearray(original)
+        for _ in range(draw.randint(1, 3)):
+            content[draw.randrange(len(content))] = draw.randrange(256)
+        if draw.random() < 0.1:
+            del content[draw.randrange(len(content)) :]
+        path.write_bytes(content)
+        try:
+            bnaudit.inspect(path).to_json()
+        except InputError as error:
+            messages.append(str(error))
+    assert 0 < len(messages) < 300
+    assert all(len(message.splitlines()) == 1 for message in messages)
 
 
 NESTED = {

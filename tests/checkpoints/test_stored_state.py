@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bnaudit.checkpoints.contents import read_contents
 from bnaudit.checkpoints.stored_state import state_of_contents
+from bnaudit.errors import InputError
 from bnaudit.results.state import USUAL_EPS, State
 
 
@@ -118,6 +119,16 @@ def test_a_weight_of_another_shape_is_not_gamma(tmp_path: Path) -> None:
 def test_an_instance_norm_that_says_so_is_left_out(tmp_path: Path) -> None:
     model = nn.Sequential(nn.InstanceNorm2d(3, track_running_stats=True), nn.BatchNorm2d(3))
     assert [layer.name for layer in state_of(model, tmp_path / "a.pt").layers] == ["1"]
+
+
+def test_a_number_shown_over_and_over_is_no_layer(tmp_path: Path) -> None:
+    endless = torch.zeros(1).expand(1 << 50)
+    content = {"bn.running_mean": endless, "bn.running_var": endless, "w": torch.ones(2)}
+    with pytest.raises(InputError, match="more than the file has bytes"):
+        state_of(content, tmp_path / "a.pt")
+    few = torch.ones(1).expand(64)
+    state = state_of({"bn.running_mean": few, "bn.running_var": few}, tmp_path / "a.pt")
+    assert state["bn"].running_var.tolist() == [1.0] * 64
 
 
 def affine(names: list[str]) -> Mapping[str, Tensor]:
