@@ -236,7 +236,8 @@ def _network(
     before = parents[nearest].tensors
     both = [name for name in tensors if name in before]
     fitting = [name for name in both if tensors[name].shape == before[name].shape]
-    floats = [name for name in fitting if is_floating(tensors[name].dtype)]
+    # Floats of the parent: the child's may be the integers of a quantised weight.
+    floats = [name for name in fitting if is_floating(before[name].dtype)]
     changed = weights.changed > 0
     return NetworkLineage(
         weights=weights,

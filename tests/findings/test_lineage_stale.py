@@ -78,6 +78,16 @@ def test_a_network_whose_weights_were_quantised_is_called_so(tmp_path: Path, bit
     assert found["BN050"].severity == "warning"
 
 
+def test_weights_that_became_integers_are_called_quantised(tmp_path: Path) -> None:
+    parent = trained()
+    state = copied(parent)
+    weight = state["b.conv.weight"]
+    state["b.conv.weight"] = (127 * weight / weight.abs().max()).round().to(torch.int8)
+    found = findings(tmp_path, state, parent)
+    assert list(found) == ["BN050"]
+    assert found["BN050"].layers == ("b.bn", "c.bn")
+
+
 def test_training_on_with_frozen_batchnorm_is_told_with_its_caveat(tmp_path: Path) -> None:
     parent = trained()
     child = child_of(parent).train()

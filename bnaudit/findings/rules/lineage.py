@@ -162,6 +162,8 @@ def drifted_statistics(lineage: Lineage, limits: Limits) -> Iterator[Found]:
         f"{file_name(lineage.parent)} by {_distances(drifted)}, while "
         f"{_unchanged(lineage)}{_counted(drifted)}"
     )
+    if len(moved) > len(drifted):
+        text += f"; {plural(len(moved) - len(drifted), 'other layer')} moved less"
     recalibrated = lineage.network.recalibrated
     if recalibrated:
         text += "; bnaudit's record beside the file says that it was recalibrated"

@@ -84,12 +84,14 @@ def _with_zeros(lineage: Lineage) -> Iterator[Found]:
     if not exact:
         return
     forwards, momentum = _forwards(exact[0])
+    power = f"{1 - momentum:g}"
+    if forwards > 1:
+        power = f"{figure(_share(exact[0], 0))} = {power}^{forwards}"
     names = tuple(layer.name for layer in layers)
     of_exact = which_layers([layer.name for layer in exact], len(lineage.layers))
     text = (
-        f"the variances of {of_exact} are {figure(_share(exact[0], 0))} = "
-        f"{1 - momentum:g}^{forwards} times those of {file_name(lineage.parent)} in every "
-        f"channel: {plural(forwards, 'forward')} on zeros in train mode"
+        f"the variances of {of_exact} are {power} times those of {file_name(lineage.parent)} in "
+        f"every channel: {plural(forwards, 'forward')} on zeros in train mode"
     )
     if len(layers) > len(exact):
         rest = len(layers) - len(exact)
