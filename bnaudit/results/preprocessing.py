@@ -14,9 +14,10 @@ class Candidate:
 
     `mistake` says it in words, `mend` what to do about it. `shift`: that of `Preprocessing`, as
     given and with the mistake undone, on the same samples; `by_layer` with it undone. `p_value`:
-    one-sided, of "undoing it does not lower the shift". `whole_levels`: the share of the pixels
-    that are whole levels of 8 bits, k/255, if the tensors were made as the mistake says; None where
-    the values are too coarse to tell.
+    one-sided, of "undoing it does not lower the shift". `pixel_range`: between which limits the
+    pixels lie (0.1% and 99.9% quantile), and `whole_levels`: which share of them are whole levels
+    of 8 bits, k/255, if the tensors were made as the mistake says; None where the values are too
+    coarse to tell.
 
     `pixels` and `entropy` are for a mistake in the pixels themselves (order of the channels,
     layout, dark for bright) and not only in their scale: what undoing this part of it does, to the
@@ -29,6 +30,7 @@ class Candidate:
     shift: Change
     p_value: float
     by_layer: tuple[float, ...]
+    pixel_range: tuple[float, float]
     whole_levels: float | None = None
     pixels: Change | None = None
     entropy: Change | None = None

@@ -18,6 +18,7 @@ from bnaudit.stats.pixels import (
     Change,
     Constants,
     Encoding,
+    Spread,
     as_they_are,
     channels_reversed,
     inverted,
@@ -79,13 +80,13 @@ INVERTED = Fault("dark and bright are swapped", "invert the pixels", inverted)
 class Mistake:
     """Tensors made as `made` says, where the model wants `wanted`, of pixels with a `fault`.
 
-    `whole_levels`: the share of pixels that are whole levels of 8 bits if they were made so.
+    `seen`: what the pixels look like if they were made so.
     """
 
     made: Form
     wanted: Form
     fault: Fault
-    whole_levels: float | None
+    seen: Spread
 
     @property
     def mistake(self) -> str:
@@ -135,13 +136,13 @@ def mistakes_of(images: Sequence[Tensor]) -> tuple[Mistake, ...]:
         seen = spread(values, form.encoding)
         within = seen.low >= -OVERSHOOT and seen.high <= 1 + OVERSHOOT
         if within and seen.high - seen.low >= NARROWEST:
-            plausible.append((form, seen.whole_levels))
-    exact = [(form, whole) for form, whole in plausible if (whole or 0.0) >= ALL_WHOLE]
+            plausible.append((form, seen))
+    exact = [(form, seen) for form, seen in plausible if (seen.whole_levels or 0.0) >= ALL_WHOLE]
     found = []
-    for form, whole in exact or plausible:
-        found += [Mistake(form, to, fault, whole) for to, fault in _wanted(form, wanted)]
+    for form, seen in exact or plausible:
+        found += [Mistake(form, to, fault, seen) for to, fault in _wanted(form, wanted)]
         if form in wanted:
-            found += [Mistake(form, form, fault, whole) for fault in _of_pixels(images)]
+            found += [Mistake(form, form, fault, seen) for fault in _of_pixels(images)]
     return tuple(found)
 
 

@@ -225,7 +225,8 @@ def _compared(mistake: Mistake, given: FirstShift, left: FirstShift) -> Candidat
         shift=change,
         p_value=upper_tail_p(lowered.debiased, lowered.standard_error, lowered.groups, 0.0),
         by_layer=tuple(map(math.sqrt, left.by_layer)),
-        whole_levels=mistake.whole_levels,
+        pixel_range=(mistake.seen.low, mistake.seen.high),
+        whole_levels=mistake.seen.whole_levels,
     )
 
 

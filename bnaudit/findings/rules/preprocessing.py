@@ -14,6 +14,9 @@ CODE = "BN301"
 AS_GOOD = 1.1
 """A mistake that leaves no more than this many times the least shift is named as well."""
 
+AS_GOOD_AT_MOST = 2.0
+"""The same where much is left: it tells less about what the model wants."""
+
 
 @rule(
     CODE,
@@ -62,6 +65,13 @@ AS_GOOD = 1.1
             "data that differ otherwise as well may keep more than `left`.",
         ),
         Threshold(
+            "range",
+            0.75,
+            "The range of pixel values, of 0 to 1, from which `left` counts. A batch of images "
+            "fills it; where one does not, its contrast is low, and another scale lowers the shift "
+            "without being the mistake: only `share` counts then.",
+        ),
+        Threshold(
             "lowered",
             0.1,
             "The share by which undoing a mistake has to lower the shift. Channels in reverse "
@@ -107,7 +117,8 @@ def explained(preprocessing: Preprocessing, limits: Limits | None = None) -> Fou
     if not explaining:
         return None
     best = min(explaining, key=lambda candidate: candidate.shift.after)
-    others = [c for c in explaining if c.shift.after <= AS_GOOD * best.shift.after and c != best]
+    factor = AS_GOOD if best.shift.after <= limits["left"] else AS_GOOD_AT_MOST
+    others = [c for c in explaining if c.shift.after <= factor * best.shift.after and c != best]
     return Found(
         _sentence(preprocessing, best, others),
         layers=preprocessing.layers,
@@ -119,7 +130,10 @@ def explained(preprocessing: Preprocessing, limits: Limits | None = None) -> Fou
 
 def _leaves_little(candidate: Candidate, limits: Limits) -> bool:
     shift = candidate.shift
-    usual = max(limits["left"], limits["share"] * shift.before)
+    usual = limits["share"] * shift.before
+    low, high = candidate.pixel_range
+    if high - low >= limits["range"] or candidate.pixels is not None:
+        usual = max(usual, limits["left"])
     return shift.after <= min(usual, (1 - limits["lowered"]) * shift.before)
 
 
