@@ -112,7 +112,7 @@ def about(inspection: Inspection) -> RenderableType:
         grid.add_row("", Text(others, style="dim"))
     grid.add_row("BN layers", Text(_layers(inspection)))
     if file.steps is not None:
-        grid.add_row("optimizer", Text(f"{file.steps:,} steps"))
+        grid.add_row("optimizer", Text(f"{file.steps:,} step{'s' if file.steps > 1 else ''}"))
     for note in inspection.notes:
         grid.add_row("note", Text(note))
     return grid

@@ -7,12 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 import bnaudit
+from bnaudit.checkpoints.contents import read_contents
+from bnaudit.checkpoints.stored_state import state_of_contents
+from bnaudit.engine.layers import find_layers
 from bnaudit.errors import InputError
 from bnaudit.findings.policy import Policy
 from bnaudit.results.inspection import Histogram, InspectedLayer, Inspection, Range
+from bnaudit.verbs.stored_state import state_of_model
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 EPS = 1e-5
@@ -158,6 +163,26 @@ def test_a_pickled_model_is_read_although_its_class_is_gone(tmp_path: Path) -> N
     del sys.modules["bnaudit_no_such_module"]
     layer = bnaudit.inspect(tmp_path / "a.pt").layer("0")
     assert (layer.kind, layer.momentum, layer.eps_known) == ("BatchNorm2d", 0.01, True)
+
+
+def test_a_pickled_model_tells_what_the_model_in_memory_tells(tmp_path: Path) -> None:
+    net = torchvision.models.shufflenet_v2_x0_5(weights=None)
+    with torch.no_grad():
+        net(torch.randn(2, 3, 64, 64))
+    torch.save(net, tmp_path / "model.pt")
+    torch.save({"state_dict": net.state_dict()}, tmp_path / "state.pt")
+    in_memory = {layer.name: layer for layer in state_of_model(find_layers(net), "").layers}
+    whole = state_of_contents(read_contents(tmp_path / "model.pt")).layers
+    alone = state_of_contents(read_contents(tmp_path / "state.pt")).layers
+    assert [layer.name for layer in whole] == [layer.name for layer in alone]
+    assert {layer.name for layer in whole} == in_memory.keys()
+    for one, other in zip(whole, alone, strict=True):
+        known = in_memory[one.name]
+        for array in ("running_mean", "running_var", "gamma", "beta"):
+            np.testing.assert_array_equal(getattr(one, array), getattr(known, array))
+            np.testing.assert_array_equal(getattr(other, array), getattr(known, array))
+        for fact in ("eps", "momentum", "kind", "tracks", "num_batches_tracked", "dtype"):
+            assert getattr(one, fact) == getattr(known, fact)
 
 
 def test_a_checkpoint_without_batch_norm_is_fine_and_says_so(tmp_path: Path) -> None:
