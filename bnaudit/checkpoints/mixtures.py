@@ -18,7 +18,7 @@ CLOSE_FIT = 0.05
 beside `healthy.pt`); statistics of another training, .5 and more."""
 
 SMALLEST_DISTANCE = 1e-3
-"""No mixture is looked for closer to the parent: storing in half precision makes that much."""
+"""No mixture is looked for closer to a parent: storing in half precision makes that much."""
 
 FEWEST_CHANNELS = 4
 """One share always fits one channel, and nearly fits two."""
@@ -35,7 +35,7 @@ SAME_POWER = 1e-3
 """How near a power has to be, relatively."""
 
 _WHOLE = 0.98
-"""A share above which a mixture of parents is one of them."""
+"""A share above which a mixture is one of its parts."""
 
 
 def mixture_of(
@@ -46,18 +46,19 @@ def mixture_of(
     `parents`: every parent's layer, None where a parent has none; `parent`: the nearest of them.
     """
     after, before = _statistics(child), _statistics(parent)
-    every = [_statistics(one) for one in parents if one is not None]
-    finite = all(np.isfinite(part).all() for pair in (after, before, *every) for part in pair)
-    if child.channels < FEWEST_CHANNELS or not finite or (before[1] + parent.eps <= 0).any():
+    alike = [one for one in parents if one is not None and one.channels == child.channels]
+    every = [_statistics(one) for one in alike]
+    usable = all(_is_usable(statistics, child.eps) for statistics in (after, before, *every))
+    if child.channels < FEWEST_CHANNELS or not usable:
         return None
-    distance = mixture.left_over(after, before, child.eps)
+    distance = min(mixture.left_over(after, one, child.eps) for one in (before, *every))
     if not distance > SMALLEST_DISTANCE:
         return None
     fits = [
         _with_initial(child, before),
         *_zero_batches(child, parent),
     ]
-    if 1 < len(every) == len(parents) and all(len(one[0]) == child.channels for one in every):
+    if 1 < len(every) == len(parents):
         fits.append(_of_parents(child, every))
     close = [fit for fit in fits if fit is not None and fit.residual <= CLOSE_FIT * distance]
     return min(close, key=lambda fit: fit.residual, default=None)
@@ -67,7 +68,7 @@ def _with_initial(child: LayerState, parent: Statistics) -> Mixture | None:
     zeros = np.zeros(child.channels)
     other = (zeros, zeros + 1)
     share = mixture.share_of(_statistics(child), parent, other, child.eps)
-    if not 0 < share < 1:
+    if not 0 < share < _WHOLE:
         return None
     shares = (1 - share, share)
     fit = mixture.mixed(shares, (parent, other))
@@ -128,6 +129,11 @@ def _of_parents(child: LayerState, parents: Sequence[Statistics]) -> Mixture | N
         return None
     fit = mixture.mixed(shares, parents)
     return Mixture("parents", shares, mixture.left_over(after, fit, child.eps))
+
+
+def _is_usable(statistics: Statistics, eps: float) -> bool:
+    mean, var = statistics
+    return bool(np.isfinite(mean).all() and np.isfinite(var).all() and (var + eps > 0).all())
 
 
 def _statistics(layer: LayerState) -> Statistics:

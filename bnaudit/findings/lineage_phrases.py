@@ -12,6 +12,9 @@ from bnaudit.results.state import State
 SAME_WEIGHTS = 1e-5
 """Relative change of weights that another order of float32 sums makes."""
 
+SMALLEST_SHARE = 1e-6
+"""A share that is written as none: float32 resolves no smaller one."""
+
 ROUNDING = 1e-12
 """What float64 leaves of a distance that is none."""
 
@@ -58,7 +61,9 @@ def file_name(state: State) -> str:
 def percent(share: float) -> str:
     """`25%`, `0.31%`, `140%`: two digits, or all before the point."""
     if not math.isfinite(share):
-        return "infinitely much"
+        return "an infinite amount"
+    if abs(share) < SMALLEST_SHARE:
+        return "0%"
     return f"{100 * share:.0f}%" if share >= 0.995 else f"{100 * share:.2g}%"
 
 

@@ -30,7 +30,9 @@ def squared_distance(
 
 def root_mean(squares: Floats, weight: Floats | None = None) -> float:
     """√(Σ weight·square / Σ weight) over defined channels; NaN where there is nothing to weigh."""
-    defined = ~np.isnan(squares)
-    weights = defined * (1.0 if weight is None else weight)
-    total = float(weights.sum())
-    return math.sqrt(float((weights * np.nan_to_num(squares)).sum()) / total) if total else math.nan
+    weights = np.ones_like(squares) if weight is None else weight
+    counted = np.isfinite(squares) & np.isfinite(weights)
+    total = float(weights[counted].sum())
+    if not total:
+        return math.nan
+    return math.sqrt(float((weights[counted] * squares[counted]).sum()) / total)
