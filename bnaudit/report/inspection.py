@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from rich.console import Console, RenderableType
 from rich.padding import Padding
@@ -28,6 +29,8 @@ FORMATS = {
 
 BAD = "bad"
 """The column that only appears where it has something to say."""
+
+LONGEST_STRIP = 48
 
 SUSPICION = {"error": 100.0, "warning": 10.0, "info": 1.0}
 """What a finding about a layer weighs where a long table is shortened."""
@@ -163,7 +166,7 @@ def layer_table(layers: Sequence[InspectedLayer], title: str | None, width: int)
 def strips(layers: Sequence[InspectedLayer], width: int) -> Table:
     """Two histograms a layer: how its variances and its means are spread over the channels."""
     longest = max(len(layer.name) for layer in layers)
-    room = (width - max(8, min(longest, width // 3)) - 2) // 2
+    room = min((width - max(8, min(longest, width // 3)) - 2) // 2, LONGEST_STRIP)
     variances, variance_label = _aligned([layer.log_variance for layer in layers], room)
     means, mean_label = _aligned([layer.mean_in_deviations for layer in layers], room)
     table = Table(box=None, padding=(0, 0, 0, 1), pad_edge=False)
@@ -176,23 +179,35 @@ def strips(layers: Sequence[InspectedLayer], width: int) -> Table:
 
 
 def _aligned(histograms: Sequence[Histogram], room: int) -> tuple[list[str], str]:
-    """A strip of bars for each histogram, over the bins that any of them uses, and their range."""
+    """A strip of bars for each histogram, over the bins that any of them uses, and their range.
+
+    Bins are made twice as wide as often as it takes to fit into `room` characters.
+    """
+    width = histograms[0].width
+    counts = [_by_bin(histogram) for histogram in histograms]
     while True:
-        used = [i for h in histograms for i, count in enumerate(h.counts) if count]
-        first, last = (min(used), max(used)) if used else (0, 0)
+        used = [i for by_bin in counts for i in by_bin]
+        first, last = min(used, default=0), max(used, default=0)
         if last - first < room:
             break
-        histograms = [_coarser(histogram) for histogram in histograms]
-    low, width = histograms[0].low, histograms[0].width
-    label = f"{low + first * width:g} to {low + (last + 1) * width:g}"
-    return [_bars(histogram.counts[first : last + 1]) for histogram in histograms], label
+        width *= 2
+        counts = [_coarser(by_bin) for by_bin in counts]
+    label = f"{first * width:g} to {(last + 1) * width:g}"
+    return [_bars([by_bin[i] for i in range(first, last + 1)]) for by_bin in counts], label
 
 
-def _coarser(histogram: Histogram) -> Histogram:
+def _by_bin(histogram: Histogram) -> Counter[int]:
+    """Counts by the number of the bin, in widths from 0."""
+    first = round(histogram.low / histogram.width)
+    return Counter({first + i: count for i, count in enumerate(histogram.counts) if count})
+
+
+def _coarser(counts: Counter[int]) -> Counter[int]:
     """Two bins each made one."""
-    counts = histogram.counts + (0,) * (len(histogram.counts) % 2)
-    pairs = tuple(counts[i] + counts[i + 1] for i in range(0, len(counts), 2))
-    return replace(histogram, width=2 * histogram.width, counts=pairs)
+    pairs: Counter[int] = Counter()
+    for i, count in counts.items():
+        pairs[i // 2] += count
+    return pairs
 
 
 def _bars(counts: Sequence[int]) -> str:
@@ -208,8 +223,8 @@ def legend(inspection: Inspection) -> RenderableType:
     text = (
         "n: num_batches_tracked; mean, var, |γ|: over the channels; scale: the largest "
         "|γ|/√(var + eps); dead: channels whose variance is below eps"
-        f"{f'; {BAD}: channels with NaN or infinity' if bad else ''}. Strips: how many channels, "
-        "each layer's fullest bin █, what lies beyond in the last one."
+        f"{f'; {BAD}: channels with NaN or infinity' if bad else ''}. Strips: how many channels "
+        "lie where, from the least to the largest value in the table; █: the layer's fullest bin."
     )
     return Padding(Text(text, style="dim"), (1, 0, 0, 0))
 

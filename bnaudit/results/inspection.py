@@ -50,7 +50,8 @@ class Range:
 class Histogram:
     """How many channels fall between `low + i·width` and `low + (i + 1)·width`.
 
-    The first and the last count also hold what lies beyond.
+    `low` is a multiple of `width`, which is the same in all layers, so that histograms can be laid
+    side by side; empty bins at the ends are left out.
     """
 
     low: float
@@ -65,8 +66,9 @@ class InspectedLayer:
     `running_mean`, `running_var`, `gamma` (of |γ|): None where no channel is finite, or there is no
     γ. `largest_scale`: max |γ|/√(v̂ + ε) over the channels where it is defined. `dead`: channels
     with 0 ≤ v̂ < k·ε, k as in BN012. `non_finite`: channels in which a mean, variance, γ or β is NaN
-    or infinite. `log_variance`: of log10 v̂ (0 counts as the smallest). `mean_in_deviations`: of
-    m̂/√v̂, where v̂ > 0. The rest is as in `results.state.LayerState`.
+    or infinite. `log_variance`: of log10 v̂, from −8 (0 included) to 4.
+    `mean_in_deviations`: of m̂/√v̂ where v̂ > 0, from −4 to 4. What lies beyond counts in the bin at
+    the end. The rest is as in `results.state.LayerState`.
     """
 
     name: str

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from bnaudit.results.inspection import Histogram, InspectedLayer, Range
 from bnaudit.results.state import Floats, LayerState
 
-_LOG_VARIANCE = (-8.0, 0.5, 24)
-"""Half decades from 1e-8 to 1e4; low end, width and number, the same in all files."""
+_WIDTH = 0.125
+"""Of a bin: an eighth of a decade, or of a standard deviation."""
 
-_DEVIATIONS = (-4.0, 0.25, 32)
+_LOG_VARIANCE = (-8.0, 4.0)
+_DEVIATIONS = (-4.0, 4.0)
 
 
 def inspected(layer: LayerState, multiple_of_eps: float) -> InspectedLayer:
@@ -55,7 +56,10 @@ def _range(values: Floats) -> Range | None:
     return Range(float(values.min()), float(np.median(values)), float(values.max()))
 
 
-def _histogram(values: NDArray[Any], low: float, width: float, bins: int) -> Histogram:
-    """Values beyond the ends, minus infinity included, count in the end bins."""
-    places = np.clip(np.floor((values - low) / width), 0, bins - 1).astype(np.int64)
-    return Histogram(low, width, tuple(np.bincount(places, minlength=bins).tolist()))
+def _histogram(values: NDArray[Any], low: float, high: float) -> Histogram:
+    """Values beyond the ends, minus infinity included, count in the bins there."""
+    if not values.size:
+        return Histogram(0.0, _WIDTH, ())
+    bins = np.clip(np.floor(values / _WIDTH), low / _WIDTH, high / _WIDTH - 1).astype(np.int64)
+    first = int(bins.min())
+    return Histogram(first * _WIDTH, _WIDTH, tuple(np.bincount(bins - first).tolist()))

@@ -40,11 +40,16 @@ def check(found: InspectedLayer, arrays: dict[str, np.ndarray], eps: float = EPS
     check_histogram(found.log_variance, np.log10(variance))
     check_histogram(found.mean_in_deviations, mean / np.sqrt(variance))
 
+    assert -8 <= found.log_variance.low < 4
+    assert -4 <= found.mean_in_deviations.low < 4
+
 
 def check_histogram(found: Histogram, values: np.ndarray) -> None:
     edges = found.low + found.width * np.arange(len(found.counts) + 1)
     counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
     assert found.counts == tuple(counts)
+    assert found.low == found.width * np.floor(max(values.min(), found.low) / found.width)
+    assert min(found.counts[0], found.counts[-1]) > 0
 
 
 @pytest.mark.shared
@@ -138,8 +143,8 @@ def test_variances_at_and_below_zero_are_dead_or_undefined_and_not_an_accident(
     state["1.running_var"][:2] = torch.tensor([0.0, -1.0])
     found = inspected(state, tmp_path)
     assert found.layer("1").dead == 1
-    assert sum(found.layer("1").log_variance.counts) == 3
-    assert found.layer("1").log_variance.counts[0] == 1
+    histogram = found.layer("1").log_variance
+    assert (histogram.low, histogram.counts[0], sum(histogram.counts)) == (-8, 1, 3)
     assert "error" in {finding.severity for finding in found.findings}
 
 
