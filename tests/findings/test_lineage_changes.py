@@ -153,3 +153,21 @@ def test_one_copy_of_resnet20_gets_all_three_each_with_its_layers(tmp_path: Path
         "BN050": ("layer3.1.bn1", "layer3.1.bn2", "layer3.2.bn1", "layer3.2.bn2"),
         "BN051": ("layer1.1.bn1",),
     }
+
+
+@pytest.mark.shared
+@needs_resnet20
+@pytest.mark.parametrize("weights", ["layer1.0", ""], ids=["one block", "all weights"])
+def test_statistics_perturbed_behind_perturbed_weights_are_told(
+    tmp_path: Path, weights: str
+) -> None:
+    state = resnet20()
+    perturb_weights(state, weights)
+    perturb_statistics(state, "layer2.1.bn1")
+    reset(state, "layer3.0.bn2")
+    found = named(state, tmp_path)
+    assert found["BN053"] == ("layer3.0.bn2",)
+    assert found["BN051"] == ("layer2.1.bn1",)
+    expected = 17 if not weights else 16  # the stem is before the block
+    assert len(found["BN050"]) == expected
+    assert not {"layer2.1.bn1", "layer3.0.bn2"} & set(found["BN050"])

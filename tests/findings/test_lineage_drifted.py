@@ -8,6 +8,7 @@ import pytest
 import torch
 from lineages import child_of, concluded, copied, findings, lineage_of_files, trained
 from stored_states import LAYERS, Net, batches
+from torch import nn
 from torch.nn import functional
 
 from bnaudit.checkpoints.lineage import RECORD
@@ -119,3 +120,32 @@ def test_what_bnaudit_recalibrated_itself_is_information(tmp_path: Path) -> None
     # A record that belongs to another file says nothing of this one.
     torch.save({**copied(parent), **moved, "extra": torch.zeros(99)}, target)
     assert concluded(lineage_of_files(target, source))["BN051"].severity == "warning"
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_batchnorm_that_trains_in_the_last_part_alone_is_fine_tuning(
+    tmp_path: Path, counted: bool
+) -> None:
+    torch.manual_seed(0)
+    blocks = [nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)) for _ in range(6)]
+    parent = nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    optimiser = torch.optim.SGD(parent.parameters(), 0.05)
+    states = []
+    for frozen in (0, 5):
+        for block in blocks[:frozen]:
+            block.eval()
+        for x, labels in batches(40):
+            optimiser.zero_grad()
+            functional.cross_entropy(parent(x), labels).backward()
+            optimiser.step()
+        states.append(copied(parent))
+    if not counted:
+        states = [{k: v for k, v in s.items() if "num_batches" not in k} for s in states]
+    before, after = states
+    found = findings(tmp_path, after, before)
+    assert list(found) == ["BN050"]
+    assert found["BN050"].layers == tuple(f"{i}.1" for i in range(5))
+    # The same change in the middle, which no training makes.
+    after["2.1.running_mean"] += 1.0
+    found = findings(tmp_path, after | {k: before[k] for k in before if k[:4] == "5.1."}, before)
+    assert found["BN051"].layers == ("2.1",)

@@ -1,19 +1,12 @@
-"""Weights without their statistics, and statistics without their weights: BN050 and BN051."""
+"""Statistics that did not follow their weights: BN050."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 
-from bnaudit.findings.lineage_phrases import (
-    SAME_WEIGHTS,
-    dummy_forwards,
-    figure,
-    file_name,
-    passes,
-    percent,
-)
-from bnaudit.findings.phrases import plural, recalibrate_command, some_of, upper_first, which_layers
+from bnaudit.findings.lineage_phrases import file_name, percent
+from bnaudit.findings.phrases import recalibrate_command, some_of, upper_first, which_layers
 from bnaudit.findings.rule import Found, Limits, Threshold, rule
 from bnaudit.findings.rules.never_estimated import is_initial
 from bnaudit.results.lineage import LayerLineage, Lineage
@@ -103,87 +96,6 @@ def stale_statistics(lineage: Lineage, limits: Limits) -> Iterator[Found]:
     )
 
 
-@rule(
-    "BN051",
-    "drifted-statistics",
-    "warning",
-    Lineage,
-    means="Everything before these layers is the parent's, weight for weight, and yet their "
-    "statistics moved: forwards in train mode went over other data, or something wrote them.",
-    computed="`c ≤ weights` (BN050) up to the layer, no tensor there without its counterpart, and "
-    "`d > distance`: the estimation shift (BN101) that the child's statistics have where the "
-    "parent's are taken for the expected ones, RMS over channels. `num_batches_tracked` tells "
-    "how many batches went through, where both files have it.",
-    matters="Frozen weights were trained with the old statistics. Setting `requires_grad` to "
-    "False, or the learning rate to 0, freezes no buffer: every forward in train mode moves them "
-    "towards the new data, and the frozen part then answers differently on the old. Ranks that "
-    "keep buffers of their own do the same.",
-    remedy="Copy running_mean, running_var and num_batches_tracked of these layers from the "
-    "parent, and keep them in eval() while the rest trains (broadcast or reduce the buffers "
-    "between ranks). Where new statistics are wanted (other data, a recalibration), verify them: "
-    "bnaudit recalibrate does.",
-    source="pytorch issues 86590, 13711, 30718; Lightning issues 15062, 13902; robustdg issue 30, "
-    "sparseml issue 756",
-    thresholds=(
-        Threshold(
-            "distance",
-            0.02,
-            "RMS distance in standard deviations of the normalised activation. The noise of a "
-            "moving average at momentum .1 makes about this much, below it is information.",
-        ),
-        Threshold(
-            "weights",
-            SAME_WEIGHTS,
-            "Relative change of weights, without unit, up to which they count as the same: what "
-            "another order of float32 sums makes.",
-        ),
-    ),
-    unless=("BN001", "BN002"),
-)
-def drifted_statistics(lineage: Lineage, limits: Limits) -> Iterator[Found]:
-    """Statistics that moved by themselves."""
-    elsewhere = {layer.name for layer in dummy_forwards(lineage)}
-    moved = [
-        x
-        for x in lineage.layers
-        if x.name not in elsewhere
-        and (x.statistics, x.reset, x.mixture) == ("moved", False, None)
-        and lineage.change_before(x) <= limits["weights"]
-    ]
-    # "not <=": a layer that lost its finite values has moved beyond any distance.
-    grave = [x for x in moved if not x.distance.total <= limits["distance"]]
-    drifted = grave or moved
-    if not drifted:
-        return
-    names = tuple(x.name for x in drifted)
-    worst = max(drifted, key=lambda x: _or_infinite(x.distance.total))
-    text = (
-        f"the statistics of {which_layers(names, len(lineage.layers))} are off those of "
-        f"{file_name(lineage.parent)} by {_distances(drifted)}, while "
-        f"{_unchanged(lineage)}{_counted(drifted)}"
-    )
-    if len(moved) > len(drifted):
-        text += f"; {plural(len(moved) - len(drifted), 'other layer')} moved less"
-    recalibrated = lineage.network.recalibrated
-    if recalibrated:
-        text += "; bnaudit's record beside the file says that it was recalibrated"
-    yield Found(
-        upper_first(text) + ".",
-        layers=names,
-        evidence={
-            "largest_distance": worst.distance.total,
-            "distances": {x.name: x.distance.total for x in drifted},
-            "passes": {x.name: x.passes for x in drifted},
-            "weights_equal": lineage.weights_equal,
-            "recalibrated": recalibrated,
-        },
-        severity="warning" if grave and not recalibrated else "info",
-        remedy="It was done on purpose, and verified then: nothing to do."
-        if recalibrated
-        else None,
-    )
-
-
 def _known(lineage: Lineage, layer: LayerLineage) -> float:
     """The largest known change before a layer: 0 where nothing is known."""
     if layer.largest_upstream is not None:
@@ -217,38 +129,3 @@ def _cause(lineage: Lineage, stale: Sequence[LayerLineage], limits: Limits) -> t
             "BatchNorm frozen"
         )
     return "changed", "averaged, edited, or fine-tuned with BatchNorm in eval()"
-
-
-def _unchanged(lineage: Lineage) -> str:
-    if lineage.weights_equal:
-        return "every weight of the network is the same"
-    return "the weights before are the same (a frozen part?)"
-
-
-def _distances(layers: Sequence[LayerLineage]) -> str:
-    totals = [_or_infinite(x.distance.total) for x in layers]
-    low, high = figure(min(totals)), figure(max(totals))
-    spread = high if low == high else f"{low} to {high}"
-    if len(layers) > 1:
-        return f"{spread} standard deviations"
-    parts = layers[0].distance
-    return (
-        f"{spread} standard deviations (means {figure(parts.mean_part)}, scales "
-        f"{figure(parts.scale_part)})"
-    )
-
-
-def _counted(layers: Sequence[LayerLineage]) -> str:
-    counts = passes(layers)
-    if counts is None:
-        return ""
-    low, high = counts
-    if low == high == 0:
-        return ", and so are the counters: no forwards since then did it"
-    if low == high and low > 0:
-        return f"; {plural(round(low), 'batch', 'batches')} went through in train mode"
-    return f"; counters went by {low:,.0f} to {high:,.0f}"
-
-
-def _or_infinite(distance: float) -> float:
-    return math.inf if math.isnan(distance) else distance
