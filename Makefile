@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test lint types imports check bench clean
 
-demo: $(VENV)/.installed  ## measure a sample model, and recalibrate another
+demo: $(VENV)/.installed  ## inspect a checkpoint, measure a sample model, recalibrate another
+	$(BIN)/bnaudit inspect sample_models/lagging_ema.pt --against sample_models/healthy.pt
 	$(BIN)/bnaudit measure sample_models/small_batch.pt --config sample_models/bnaudit.toml
 	$(BIN)/bnaudit recalibrate sample_models/lagging_ema.pt --config sample_models/bnaudit.toml \
 		--data-arg split=train --verify npz:sample_models/digits.npz --verify-arg split=test \

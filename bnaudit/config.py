@@ -73,6 +73,7 @@ class Settings(BaseModel):
     train_data: str | None = None
     train_data_arg: dict[str, Any] = Field(default_factory=dict)
     eps: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    against: list[Path] = Field(default_factory=list)
     thresholds: dict[str, dict[str, Number]] = Field(default_factory=dict)
     select: list[str] = Field(default_factory=list)
     ignore: list[str] = Field(default_factory=list)
@@ -88,7 +89,7 @@ class Settings(BaseModel):
     def _number_all_or_none(cls, value: object) -> object:
         return _number_or(value, "all", "none")
 
-    @field_validator("layers", "select", "ignore", mode="before")
+    @field_validator("layers", "select", "ignore", "against", mode="before")
     @classmethod
     def _one_or_many(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
@@ -170,9 +171,11 @@ def nearest(name: str, known: Any) -> str:
 
 def _rebased(name: str, value: Any, folder: Path) -> Any:
     """Paths in a configuration file are relative to the file, not to where one stands."""
+    if isinstance(value, list):
+        return [_rebased(name, item, folder) for item in value]
     if not isinstance(value, str):
         return value
-    if name in ("checkpoint", "output"):
+    if name in ("checkpoint", "output", "against"):
         return str(folder / Path(value).expanduser())
     if name in ("model", "data", "verify", "train_data", "transform", "forward", "compare"):
         return _rebased_spec(value, folder)

@@ -28,7 +28,7 @@ bnaudit inspect ckpt.pth --json | jq '.findings[] | {code, layers, sentence}'
 What a finding means, and what to do about it: bnaudit explain CODE
 """
 
-COMMAND_LINE_ONLY = ("config", "against", "json", "show_all")
+COMMAND_LINE_ONLY = ("config", "json", "show_all")
 
 
 def inspect(
@@ -102,7 +102,7 @@ def inspect(
         settings.checkpoint,
         key=settings.checkpoint_key,
         eps=settings.eps,
-        against=against or (),
+        against=settings.against,
         policy=policy_of(settings),
     )
     written = []

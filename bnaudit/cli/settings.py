@@ -38,7 +38,7 @@ def _parsed(options: dict[str, Any]) -> dict[str, Any]:
             parsed[name] = parse_args(parsed[name], option="--" + name.replace("_", "-"))
         else:
             parsed[name] = None
-    for name in ("layers", "select", "ignore"):
+    for name in ("layers", "select", "ignore", "against"):
         parsed[name] = parsed.get(name) or None
     parsed["thresholds"] = _thresholds(parsed.pop("threshold", None) or [])
     return parsed

@@ -24,7 +24,7 @@ def print_findings(findings: Sequence[Finding], console: Console, *, layers: int
     for finding in findings:
         console.print(_headline(finding))
         _print_indented(console, Text(finding.sentence))
-        if finding.layers:
+        if not _says_whom(finding):
             _print_indented(console, Text(_whom(finding, layers), style="dim"))
         _print_indented(console, Text.assemble(("→ ", "green"), finding.remedy))
         if finding.command is not None:
@@ -64,6 +64,12 @@ def _headline(finding: Finding) -> Text:
         f" {finding.name} ",
         (f"({finding.severity})", STYLE[finding.severity]),
     )
+
+
+def _says_whom(finding: Finding) -> bool:
+    """Whether the sentence names the layers, or as many of them as are listed anywhere."""
+    everyone = f"all {len(finding.layers)} layers" in finding.sentence.lower()
+    return everyone or all(name in finding.sentence for name in finding.layers[:3])
 
 
 def _whom(finding: Finding, layers: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -53,7 +52,9 @@ def test_the_threshold_of_the_shift_is_a_setting(exact: nn.Module) -> None:
 def test_a_small_error_in_every_layer_accumulates(exact: nn.Module) -> None:
     found = measured(scaled_variances(exact, 1.25), X)
     assert found["BN102"].layers == ("13", "16")
-    assert found["BN102"].evidence["inherited_last_third"] > found["BN102"].evidence["own_last_third"]
+    assert (
+        found["BN102"].evidence["inherited_last_third"] > found["BN102"].evidence["own_last_third"]
+    )
 
 
 def test_one_wrong_layer_does_not_accumulate_but_is_inherited(exact: nn.Module) -> None:
@@ -118,8 +119,8 @@ def plain_stack(seed: int) -> nn.Module:
 
 
 @pytest.fixture(scope="module")
-def parents() -> Iterator[tuple[nn.Module, nn.Module]]:
-    yield plain_stack(0), plain_stack(1)
+def parents() -> tuple[nn.Module, nn.Module]:
+    return plain_stack(0), plain_stack(1)
 
 
 def test_merged_weights_collapse_the_variance(parents: tuple[nn.Module, nn.Module]) -> None:

@@ -79,10 +79,8 @@ def accumulates(audit: Audit, limits: Limits) -> Iterator[Found]:
     means="Some layers are off for what stands upstream, more than for their own estimates; the "
     "finding names them, and says which layers cause it.",
     computed="A layer inherits more than it causes when its inherited shift exceeds the upper 95% "
-    "limit of its own shift, and its total shift is above the threshold. The causes are the layers "
-    "that matter: those of largest own output shift whose recalibration alone brings the outputs "
-    "within a tenth of the full correction; where these are not known, the largest own output "
-    "shift.",
+    "limit of its own shift, and BN101's test names it. The causes are the fewest layers upstream "
+    "of the last such layer that hold at least half of the sum of squared own output shifts there.",
     matters="A layer that only inherits is mended by mending the layers that cause it (Huang "
     "2022). Where the first layer is the only cause, the data are to be looked at first.",
     remedy="Look at the layers that cause it; recalibrating all layers together mends both.",
@@ -97,11 +95,9 @@ def inherited(audit: Audit, limits: Limits) -> Iterator[Found]:
     shifted = names_of(shifted_layers(audit, limits["shift"]))
     layers = _attributed(audit)
     victims = [layer for layer in layers if layer.name in shifted and _inherits_more(layer)]
-    if not victims or audit.attribution is None:
+    if not victims:
         return
-    causes = audit.attribution.layers_that_matter or ()
-    if not causes:
-        causes = (max(layers, key=_own_output).name,)
+    causes = _causes(layers[: layers.index(victims[-1])])
     worst = max(victims, key=lambda layer: layer.inherited_shift or 0.0)
     own = worst.own_shift.value if worst.own_shift is not None else 0.0
     first = layers[0].name
@@ -125,6 +121,18 @@ def inherited(audit: Audit, limits: Limits) -> Iterator[Found]:
         if only_first
         else None,
     )
+
+
+def _causes(upstream: list[LayerAudit]) -> tuple[str, ...]:
+    """The fewest layers that hold half of the squared own output shift."""
+    left = sum(_own_output(layer) ** 2 for layer in upstream) / 2
+    causes = []
+    for layer in sorted(upstream, key=_own_output, reverse=True):
+        causes.append(layer.name)
+        left -= _own_output(layer) ** 2
+        if left <= 0:
+            break
+    return tuple(causes)
 
 
 def _attributed(audit: Audit) -> list[LayerAudit]:

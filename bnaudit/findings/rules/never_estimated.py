@@ -38,6 +38,7 @@ ROUNDING = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float64": 2.0**-52}
     remedy="Recalibrate, or load the checkpoint that has the buffers; see that training saves "
     "state_dict(), not only parameters().",
     source="bts issue 90, DPC issue 10; Ioffe & Szegedy 2015 (Algorithm 2)",
+    unless=("BN053",),
 )
 def never_updated(state: State, limits: Limits) -> Iterator[Found]:
     """The initial statistics, untouched."""

@@ -125,6 +125,7 @@ def outside_float16(state: State, limits: Limits) -> Iterator[Found]:
     "0.1 a bfloat16 value no longer follows changes below 2% to 4%.",
     remedy="Keep the BatchNorm layers in float32 (module.float()), and recalibrate.",
     source="fairscale issue 442, TensorRT issue 1450; measured residuals",
+    unless=("BN054",),
 )
 def half_precision_buffers(state: State, limits: Limits) -> Iterator[Found]:
     """Statistics in float16 or bfloat16."""
