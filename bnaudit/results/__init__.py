@@ -17,7 +17,14 @@ from bnaudit.results.change import Change, Share
 from bnaudit.results.channels import ChannelTable
 from bnaudit.results.data_checks import BatchOrder, DataChecks, PaddedLayer, Spread
 from bnaudit.results.findings import SEVERITIES, Finding, Severity
-from bnaudit.results.layers import CallSite, Estimate, LayerAudit, Status, VarianceRatio
+from bnaudit.results.layers import (
+    CallSite,
+    Estimate,
+    InitialShare,
+    LayerAudit,
+    Status,
+    VarianceRatio,
+)
 from bnaudit.results.preprocessing import Candidate, Preprocessing
 from bnaudit.results.recalibration import (
     NOISE_ENOUGH,
@@ -46,6 +53,7 @@ __all__ = [
     "Decision",
     "Estimate",
     "Finding",
+    "InitialShare",
     "LayerAudit",
     "Level",
     "MemoryEstimate",

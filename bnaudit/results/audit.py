@@ -283,6 +283,8 @@ def _row(layer: LayerAudit) -> dict[str, Any]:
             row[key] = " ".join(map(str, value))
         elif key in ("variance_ratio", "own_variance_ratio"):
             row[key] = math.exp(value["log_median"]) if value else None
+        elif key == "initial_share":
+            row[key] = value["share"] if value else None
         elif key not in ("call_sites", "left_out_squared_shift"):
             row[key] = value
     return row

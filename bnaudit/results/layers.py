@@ -62,6 +62,18 @@ class VarianceRatio:
 
 
 @dataclass(frozen=True)
+class InitialShare:
+    """How far the estimates are the expected statistics with the initial ones, 0 and 1, mixed in.
+
+    `share`: of the initial values, by least squares; `unexplained`: the ESM that the fit leaves,
+    over the layer's own shift.
+    """
+
+    share: float
+    unexplained: float
+
+
+@dataclass(frozen=True)
 class LayerAudit:
     """What was found about one layer; the figures are None where `status` is not "audited".
 
@@ -77,6 +89,7 @@ class LayerAudit:
     that `Attribution` names: as computed, total ≤ own + inherited, up to eps. `variance_ratio` is
     in the deployed condition, `own_variance_ratio` in the corrected one. `concentration`: the share
     of the squared output shift that the twentieth of the channels with most of it carries.
+    `initial_share`: in the corrected condition.
     """
 
     name: str
@@ -119,3 +132,4 @@ class LayerAudit:
     variance_ratio: VarianceRatio | None = None
     own_variance_ratio: VarianceRatio | None = None
     concentration: float | None = None
+    initial_share: InitialShare | None = None

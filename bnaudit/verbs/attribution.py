@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import reduce
 
+import numpy as np
 import torch
 from scipy import stats as scipy_stats
-from torch import nn
+from torch import Tensor, nn
 
 from bnaudit.engine.batches import Batch, data_bytes, slice_batch
 from bnaudit.engine.books import LayerRecord
@@ -23,8 +24,16 @@ from bnaudit.engine.population import Population
 from bnaudit.engine.state import intercepted
 from bnaudit.engine.trial import Trial, try_out
 from bnaudit.errors import ModelError, NonFiniteError
-from bnaudit.results import Attribution, Audit, Estimate, LayerAudit, VarianceRatio
+from bnaudit.results import (
+    Attribution,
+    Audit,
+    Estimate,
+    InitialShare,
+    LayerAudit,
+    VarianceRatio,
+)
 from bnaudit.stats.jackknife import deal, group_count
+from bnaudit.stats.mixture import left_over, mixed, share_of
 from bnaudit.stats.moments import merge, pool
 from bnaudit.stats.shift import inherited_shift, squared_shift
 from bnaudit.verbs.bars import Bar
@@ -50,6 +59,7 @@ class OwnAndInherited:
     own_output: Estimate | None
     inherited: float
     variance_ratio: VarianceRatio | None
+    initial_share: InitialShare | None
 
 
 def own_and_inherited(record: LayerRecord, corrected: Population) -> OwnAndInherited | None:
@@ -75,7 +85,28 @@ def own_and_inherited(record: LayerRecord, corrected: Population) -> OwnAndInher
     )
     inherited = inherited if inherited > ROUNDING else 0.0
     ratio = variance_ratio(record.estimated[1], expected.var[0], eps)
-    return OwnAndInherited(total, own, own_output, inherited, ratio)
+    initial = initial_share(record.estimated, (expected.mean[0], expected.var[0]), eps)
+    return OwnAndInherited(total, own, own_output, inherited, ratio, initial)
+
+
+def initial_share(
+    estimated: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor], eps: float
+) -> InitialShare | None:
+    """How near the estimates are to (1 − a) expected + a initial statistics; None if nothing is off.
+
+    An average that has not warmed up is such a mixture, with a = (1 − momentum)^n.
+    """
+    defined = (estimated[0] + estimated[1]).isfinite() & (estimated[1] + eps > 0)
+    child, parent = (
+        (mean[defined].numpy(), var[defined].numpy()) for mean, var in (estimated, expected)
+    )
+    initial = np.zeros_like(parent[0]), np.ones_like(parent[1])
+    distance = left_over(child, parent, eps) if defined.any() else 0.0
+    share = share_of(child, parent, initial, eps) if distance > 0 else math.nan
+    if not math.isfinite(share):
+        return None
+    rest = left_over(child, mixed((1 - share, share), (parent, initial)), eps)
+    return InitialShare(share, rest / distance)
 
 
 @dataclass
@@ -237,4 +268,5 @@ def _with_parts(layer: LayerAudit, shift: OwnAndInherited | None) -> LayerAudit:
         inherited_shift=shift.inherited,
         attributed_shift=shift.total.value,
         own_variance_ratio=shift.variance_ratio,
+        initial_share=shift.initial_share,
     )

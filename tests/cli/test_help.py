@@ -15,7 +15,7 @@ from bnaudit.cli.main import app
 # Newer versions of typer import pydantic themselves; of ours, `config` does.
 HEAVY = ("torch", "torchvision", "pandas", "matplotlib", "numpy", "scipy", "bnaudit.config")
 
-VERBS = ("inspect", "measure", "recalibrate", "restore", "report")
+VERBS = ("inspect", "measure", "recalibrate", "restore", "report", "explain")
 
 AFTER_RUNNING = """
 import json, sys

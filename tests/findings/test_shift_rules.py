@@ -191,3 +191,14 @@ def test_both_can_be_at_fault(exact: nn.Module) -> None:
 def test_the_same_distribution_has_not_moved(exact: nn.Module) -> None:
     found = measured(exact, X, train_data=TensorDataset(gaussian(400, 32, seed=7)))
     assert not {"BN108", "BN302"} & found.keys()
+
+
+def test_an_average_that_has_not_warmed_up_is_told_by_the_data() -> None:
+    found = measured(digits_net("lagging_ema"), *digits("test"))["BN109"]
+    assert len(found.layers) == 9
+    assert found.evidence["bn"]["share"] == pytest.approx(0.9995**420, abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["averaged", "small_batch"])
+def test_other_wrong_estimates_are_not_pulled_toward_the_initial_values(name: str) -> None:
+    assert "BN109" not in measured(digits_net(name), *digits("test"))

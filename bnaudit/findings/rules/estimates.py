@@ -1,10 +1,11 @@
-"""BN104, BN105, BN108: what made the estimates wrong, as their figures tell."""
+"""BN104, BN105, BN108, BN109: what made the estimates wrong, as their figures tell."""
 
 from __future__ import annotations
 
 import math
 import statistics
 from collections.abc import Iterator
+from dataclasses import asdict
 
 from bnaudit.findings import commands
 from bnaudit.findings.figures import evidence, named, names_of, number, with_interval
@@ -199,4 +200,59 @@ def estimates_wrong(audit: Audit, limits: Limits) -> Iterator[Found]:
         tuple(layer.name for layer in layers),
         {layer.name: evidence(layer.shift) for layer in layers},
         command=commands.recalibrate_on_training_data(audit),
+    )
+
+
+@rule(
+    "BN109",
+    "pulled-toward-initial",
+    "warning",
+    Audit,
+    means="The estimates are the statistics of the data with the initial values, mean 0 and "
+    "variance 1, mixed in: the moving average had not warmed up when training ended.",
+    computed="With everything upstream corrected, the share a for which (1 − a)·(m, v) + a·(0, 1) "
+    "is nearest to (m̂, v̂), by least squares. It fires for layers whose own shift is beyond the "
+    "threshold of BN101, and of which the mixture leaves little.",
+    matters="With momentum μ the initial values weigh (1 − μ)^n after n batches: 82% after 200 "
+    "batches at 0.001, the usual mistake of copying TensorFlow's 0.999. The weights are fine.",
+    remedy="Recalibrate; for the next training a larger momentum, or PreciseBN at its end.",
+    source="chemprop issue 607, keras issue 3949; Wu & Johnson 2021 (arXiv:2105.07576), section 3",
+    thresholds=(
+        Threshold(
+            "share",
+            0.05,
+            "a, 0 to 1. Less than a twentieth of initial values shifts no layer by much.",
+        ),
+        Threshold(
+            "unexplained",
+            0.3,
+            "What the mixture leaves of the own shift, 0 to 1. At most 0.03 in a model that had "
+            "not warmed up, at least 0.4 in every layer of others.",
+        ),
+        Threshold("shift", SHIFT_THRESHOLD, "Own output shift, as in BN101."),
+    ),
+    unless=("BN301", "BN004", "BN007"),
+)
+def pulled_toward_initial(audit: Audit, limits: Limits) -> Iterator[Found]:
+    """Most layers that are off are off by a share of the initial values."""
+    off = beyond([layer.own_output_shift for layer in audit.audited], limits["shift"])
+    own = [layer for layer, is_off in zip(audit.audited, off, strict=True) if is_off]
+    layers = [
+        (layer, layer.initial_share)
+        for layer in own
+        if layer.initial_share is not None
+        and limits["share"] <= layer.initial_share.share <= 1
+        and layer.initial_share.unexplained <= limits["unexplained"]
+    ]
+    if not layers or 2 * len(layers) < len(own):
+        return
+    shares = [found.share for _, found in layers]
+    which = f"{min(shares):.0%} to {max(shares):.0%}" if len(layers) > 1 else f"{shares[0]:.0%}"
+    yield Found(
+        f"The estimates of {len(layers)} of {plural(len(audit.audited), 'layer')} are those of the "
+        f"data with {which} of the initial values, mean 0 and variance 1, mixed in: the average "
+        "had not warmed up.",
+        tuple(layer.name for layer, _ in layers),
+        {layer.name: asdict(found) for layer, found in layers},
+        command=commands.recalibrate(audit),
     )
