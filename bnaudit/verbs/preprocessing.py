@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from bnaudit.engine.batches import Batch, slice_batch
 from bnaudit.engine.conditions import Subject
 from bnaudit.engine.first_layers import FirstShift, first_shift
 from bnaudit.engine.outputs import class_scores
-from bnaudit.engine.state import seeded
+from bnaudit.engine.state import reseed, seeded
 from bnaudit.errors import ModelError, NonFiniteError
 from bnaudit.results import Candidate, Change, Preprocessing
 from bnaudit.stats.jackknife import deal, jackknife
@@ -27,16 +27,18 @@ from bnaudit.stats.significance import upper_tail_p
 from bnaudit.verbs.image_inputs import images_of, map_images
 from bnaudit.verbs.mistakes import RIGHT, Mistake, mistakes_of
 
-MOST_SAMPLES = 128
-"""So many samples tell the mistakes apart; the shifts are large."""
+MOST_SAMPLES = 256
+"""So many samples tell the mistakes apart. Channels in reverse order, the gentlest, are found in 31
+of 32 draws of CIFAR-10 images on two ResNets; with half as many in 29."""
+
+MOST_PIXELS = 128 * 224 * 224
+"""Of large images fewer samples do: there is more in each."""
 
 FEWEST_SAMPLES = 16
-"""Of large images fewer samples do, but not fewer than these: an interval needs groups."""
-
-MOST_PIXELS = MOST_SAMPLES * 224 * 224
+"""But not fewer than these: an interval needs groups."""
 
 MOST_GROUPS = 32
-"""Of the jackknife: four samples each."""
+"""Of the jackknife."""
 
 CLOSE = 1.5
 """The whole network is run for candidates that leave no more than so many times the least shift."""
@@ -46,7 +48,7 @@ TRIED_FROM = 0.1
 The rule that judges has a threshold of its own, which may be higher."""
 
 
-def try_preprocessing(subject: Subject, batches: Sequence[Batch]) -> Preprocessing | None:
+def try_preprocessing(subject: Subject, batches: Iterable[Batch]) -> Preprocessing | None:
     """The shift at the first layers, and where it is large, what is left of it with each mistake
     of the preprocessing undone.
 
@@ -131,6 +133,7 @@ class _Certainty:
 
     def _measured(self, mistake: Mistake | None) -> NDArray[np.float64] | None:
         conditions, found = self._subject.conditions, []
+        reseed(conditions.seed, conditions.device)
         for batch in self._batches:
             data = _undone(mistake, conditions.moved(batch))
             try:
@@ -143,7 +146,7 @@ class _Certainty:
         return torch.cat(found).numpy()
 
 
-def _first(batches: Sequence[Batch]) -> list[Batch]:
+def _first(batches: Iterable[Batch]) -> list[Batch]:
     """The first samples, dealt to jackknife groups of a few consecutive ones."""
     kept: list[Batch] = []
     limit, left = MOST_SAMPLES, MOST_SAMPLES
@@ -176,7 +179,7 @@ def _shift(
     subject: Subject, batches: Sequence[Batch], mistake: Mistake | None
 ) -> FirstShift | None:
     """The shift at the first layers, with the mistake undone; None where the forward fails."""
-
+    reseed(subject.conditions.seed, subject.conditions.device)
     try:
         return first_shift(subject, batches, partial(_undone, mistake))
     except (ModelError, NonFiniteError):
@@ -203,21 +206,24 @@ def _problem(images: Sequence[Tensor], found: Preprocessing) -> str | None:
     """Why nothing can be tried."""
     if not images:
         return "the inputs are no images of 1 or 3 channels in floating point"
+    if len({image.shape[1] for image in images}) > 1:
+        return "some images have 1 channel and some have 3"
     if found.low is None:
-        return f"{found.samples} samples are too few"
+        return f"no interval from {found.samples} samples"
     return None
 
 
 def _compared(mistake: Mistake, given: FirstShift, left: FirstShift) -> Candidate | None:
     """What undoing the mistake does; None where the model then goes another way."""
+    if left.layers != given.layers or not torch.equal(left.counts, given.counts):
+        return None
     change = _change(given, left)
     lowered = jackknife(
         given.squared - left.squared,
         torch.from_numpy(given.left_out - left.left_out),
         given.counts,
     )
-    same = left.layers == given.layers and torch.equal(left.counts, given.counts)
-    if not same or change is None or lowered is None:
+    if change is None or lowered is None:
         return None
     return Candidate(
         mistake=mistake.mistake,
