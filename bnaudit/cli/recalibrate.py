@@ -158,7 +158,10 @@ def recalibrate(
     force: Annotated[
         bool,
         typer.Option(
-            "--force", help="Write whatever the verification says.", rich_help_panel=VERIFY
+            "--force",
+            help="Write whatever the verification says, and recalibrate even on data that are "
+            "preprocessed wrongly.",
+            rich_help_panel=VERIFY,
         ),
     ] = False,
     batch_size: options.BatchSize = None,
@@ -202,8 +205,9 @@ def recalibrate(
 
     The statistics become those that the layers really have on the calibration data. Data that took
     no part decide: a copy is written where it helps, or does no harm; otherwise nothing is
-    written, and the exit code is 1. In the copy only the statistics differ. The checkpoint is
-    never modified.
+    written, and the exit code is 1. Data that are preprocessed wrongly (BGR for RGB, no
+    normalisation, …) are refused. In the copy only the statistics differ. The checkpoint is never
+    modified.
     """
     given = {k: v for k, v in locals().items() if k not in NO_SETTINGS}
     from bnaudit.cli import screen

@@ -78,7 +78,8 @@ def recalibrate(
             what is free. Where they do not fit, a subset is taken if `samples` is a number, and
             "sequential" runs if it is None.
         max_loss: percentage points of accuracy that may be lost for certain (95%).
-        force: use the new statistics whatever the verification says.
+        force: use the new statistics whatever the verification says, and recalibrate even on data
+            that are preprocessed wrongly.
         samples, verify_samples: at most so many are read; None reads all.
         forward, task, batch_size, seed, workers, device, dtype, channels_last: as for `measure`.
         progress: called as progress(what, total, unit), gives a context of `advance(done)`.
@@ -90,7 +91,7 @@ def recalibrate(
     Raises:
         ModelError: the model cannot be recalibrated, or cannot take the data.
         NonFiniteError: an activation is NaN or infinite; names the layer and the batch.
-        InputError: the data or the arguments do not fit.
+        InputError: the data or the arguments do not fit, or the data are preprocessed wrongly.
 
     Example:
         >>> result = bnaudit.recalibrate(model, loader, verify=heldout)  # doctest: +SKIP

@@ -16,13 +16,15 @@ from bnaudit.engine.outputs import Task
 from bnaudit.engine.paired import Paired, paired_pass
 from bnaudit.engine.population import Result, Statistics
 from bnaudit.engine.wrappers import unwrap
-from bnaudit.errors import ModelError, one_line
+from bnaudit.errors import InputError, ModelError, one_line
 from bnaudit.findings.decision import decide
+from bnaudit.findings.rules.preprocessing import explained
 from bnaudit.results import Decision, ModelInfo, Recalibrated
 from bnaudit.verbs.bars import Bar
 from bnaudit.verbs.calibration import Choice, Plan, calibrate, in_lockstep_as_alone, make_plan
 from bnaudit.verbs.measure import about, none_reached
 from bnaudit.verbs.mixing import MixingRule, own_statistics
+from bnaudit.verbs.preprocessing import try_preprocessing
 from bnaudit.verbs.recalibrated_layers import LayerDescriber, largest, left_alone
 from bnaudit.verbs.selection import check_patterns, select_layers
 from bnaudit.verbs.sources import Source, data_info
@@ -121,6 +123,7 @@ def recalibrate_with(
         plan = make_plan(subject, calibration.reader, choice, say)
         if not plan.trial.calls and any(layer.role == "estimated" for layer in layers):
             raise ModelError(none_reached(layers))
+        warnings = _preprocessed_wrongly(subject, plan, forced=limits.force)
         chosen, kept = select_layers(
             layers, plan.trial, limits.patterns, frozen=limits.include_frozen
         )
@@ -170,13 +173,29 @@ def recalibrate_with(
         memory=plan.memory,
         batch_dependence=plan.trial.dependence,
         verification=verified.verification if verified else None,
-        notes=(*plan.notes, *found.notes),
+        notes=(*warnings, *plan.notes, *found.notes),
         **largest(changed, samples),
     )
     statistics = {layer.name: found.statistics[layer] for layer in found.statistics}
     return Recalibration(
         report, statistics, _layers={layer.name: layer for layer in found.statistics}
     )
+
+
+def _preprocessed_wrongly(subject: Subject, plan: Plan, *, forced: bool) -> tuple[str, ...]:
+    """What is wrong with the calibration data's preprocessing, as a note, if the user insists.
+
+    Raises `InputError` otherwise: new statistics would fit the mistake. Inside
+    `conditions.entered`.
+    """
+    tried = try_preprocessing(subject, plan.batches)
+    wrong = explained(tried) if tried is not None else None
+    if wrong is None:
+        return ()
+    if forced:
+        return (f"{wrong.sentence} Recalibrated in spite of this, as asked (--force).",)
+    said = wrong.sentence[:1].lower() + wrong.sentence[1:]
+    raise InputError(f"{said} {wrong.remedy} --force (force=True) recalibrates all the same")
 
 
 def _calibrate(
