@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +45,7 @@ class Net(nn.Module):
         widths = (channels, 8, 8, 12, 12, 12)
         self.convs = nn.ModuleList(
             nn.Conv2d(a, b, 3, 1 + (i == 2), 1, bias=False)
-            for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False))
+            for i, (a, b) in enumerate(pairwise(widths))
         )
         self.bns = nn.ModuleList(nn.BatchNorm2d(width) for width in widths[1:])
         self.last = nn.Linear(widths[-1], len(COLOURS))
