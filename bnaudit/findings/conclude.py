@@ -44,9 +44,9 @@ def _finding(rule: Rule, found: Found, policy: Policy) -> Finding:
 
 
 def _explained(rule: Rule, finding: Finding, all_found: Sequence[Finding]) -> bool:
-    """Whether findings of better rules cover all layers of this one."""
+    """Whether findings of better rules cover all layers of this one; without layers, they do."""
     better = [other for other in all_found if other.code in rule.unless]
-    if not better:
-        return False
+    if any(not other.layers for other in better):
+        return True
     covered = {layer for other in better for layer in other.layers}
-    return covered >= set(finding.layers)
+    return bool(finding.layers) and covered >= set(finding.layers)

@@ -254,12 +254,18 @@ class Audit:
         table = self.to_frame()
         headline = f"{self.model.source}: {len(self.audited)} BatchNorm layers"
         verdict = f"<p><b>{html.escape(self.verdict.sentence)}</b></p>" if self.verdict else ""
+        items = "".join(
+            f"<li><b>{finding.code}</b> {html.escape(finding.sentence)} "
+            f"<i>{html.escape(finding.remedy)}</i></li>"
+            for finding in self.findings
+        )
+        findings = f"<ul>{items}</ul>" if items else ""
         body = (
             table[columns].to_html(index=False, float_format="{:.3g}".format, na_rep="")
             if len(table)
             else ""
         )
-        return f"<p>{html.escape(headline)}</p>{verdict}{body}"
+        return f"<p>{html.escape(headline)}</p>{verdict}{findings}{body}"
 
 
 def finite(value: Any) -> Any:

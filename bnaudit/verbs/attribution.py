@@ -92,9 +92,10 @@ def own_and_inherited(record: LayerRecord, corrected: Population) -> OwnAndInher
 def initial_share(
     estimated: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor], eps: float
 ) -> InitialShare | None:
-    """How near the estimates are to (1 − a) expected + a initial statistics; None if nothing is off.
+    """How near the estimates are to a mixture of the expected and the initial statistics.
 
-    An average that has not warmed up is such a mixture, with a = (1 − momentum)^n.
+    An average that has not warmed up is one, with (1 − momentum)^n of the initial values. None
+    where nothing is off.
     """
     defined = (estimated[0] + estimated[1]).isfinite() & (estimated[1] + eps > 0)
     child, parent = (
