@@ -28,8 +28,8 @@ from bnaudit.verbs.image_inputs import images_of, map_images
 from bnaudit.verbs.mistakes import RIGHT, Mistake, mistakes_of
 
 MOST_SAMPLES = 256
-"""So many samples tell the mistakes apart. Channels in reverse order, the gentlest, are found in 31
-of 32 draws of CIFAR-10 images on two ResNets; with half as many in 29."""
+"""So many samples tell the mistakes apart. Channels in reverse order, the gentlest, are found in
+all of 32 draws of CIFAR-10 images for two ResNets; with half as many in 29."""
 
 MOST_PIXELS = 128 * 224 * 224
 """Of large images fewer samples do: there is more in each."""
