@@ -194,6 +194,20 @@ def statistics(layer: BNLayer, mean: Tensor, var: Tensor) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def other_eps(layers: Sequence[BNLayer], eps: float) -> Iterator[None]:
+    """Inside, the layers normalise with this eps; each has its own again after."""
+    modules: list[Any] = [layer.module for layer in layers]
+    before = [(module, module.eps) for module in modules]
+    try:
+        for module in modules:
+            module.eps = eps
+        yield
+    finally:
+        for module, own in before:
+            module.eps = own
+
+
 class Applied:
     """Statistics in place of the layers' own, put there one by one; the own ones return at the end.
 

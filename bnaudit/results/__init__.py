@@ -15,7 +15,7 @@ from bnaudit.results.audit import (
 )
 from bnaudit.results.change import Change, Share
 from bnaudit.results.channels import ChannelTable
-from bnaudit.results.data_checks import BatchOrder, DataChecks, PaddedLayer, Spread
+from bnaudit.results.data_checks import BatchOrder, DataChecks, OtherEps, PaddedLayer, Spread
 from bnaudit.results.findings import SEVERITIES, Finding, Severity
 from bnaudit.results.layers import (
     CallSite,
@@ -60,6 +60,7 @@ __all__ = [
     "Method",
     "ModelInfo",
     "NetworkAudit",
+    "OtherEps",
     "PaddedLayer",
     "Preprocessing",
     "Recalibrated",

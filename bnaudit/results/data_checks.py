@@ -42,8 +42,24 @@ class PaddedLayer:
 
 
 @dataclass(frozen=True)
+class OtherEps:
+    """Top-1 accuracy with the layers' own eps and with another, on the same labelled samples.
+
+    `only_own`, `only_other`: samples that only one of them gets right.
+    """
+
+    eps: float
+    samples: int
+    own: float
+    other: float
+    only_own: int
+    only_other: int
+
+
+@dataclass(frozen=True)
 class DataChecks:
     """What was checked of the data; None or nothing where there was nothing to check."""
 
     order: BatchOrder | None = None
     padding: tuple[PaddedLayer, ...] = ()
+    other_eps: OtherEps | None = None

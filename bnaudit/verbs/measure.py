@@ -27,11 +27,13 @@ from bnaudit.findings.conclude import conclude
 from bnaudit.findings.policy import DEFAULT, Policy
 from bnaudit.findings.verdict import judge
 from bnaudit.results import Audit, ModelInfo, Request, TrainedOn
+from bnaudit.results.state import State
 from bnaudit.verbs import attribution
 from bnaudit.verbs.bars import Bar, no_bar
 from bnaudit.verbs.data_checks import check_data
 from bnaudit.verbs.devices import device_of, usable_device
 from bnaudit.verbs.figures import audit_layer, channel_table, describe_layer
+from bnaudit.verbs.other_eps import try_other_eps
 from bnaudit.verbs.preprocessing import try_preprocessing
 from bnaudit.verbs.samples import Reader, check_positive
 from bnaudit.verbs.sources import Source, data_info, reader_of
@@ -202,7 +204,7 @@ def measure_with(
             raise ModelError(none_reached(layers))
         audit = _with_figures(audit, layers, seen, reader, data_source, transform)
         if kept.batches and audit.audited:
-            audit = _with_checks(audit, Subject(inner, layers, conditions), kept)
+            audit = _with_checks(audit, Subject(inner, layers, conditions), stored, kept, task)
             if wanted:
                 batches = kept.regrouped(wanted)
                 audit = attribution.attribute(
@@ -216,13 +218,18 @@ def measure_with(
     return replace(audit, findings=conclude((stored, audit), policy))
 
 
-def _with_checks(audit: Audit, subject: Subject, kept: attribution.Kept) -> Audit:
+def _with_checks(
+    audit: Audit, subject: Subject, stored: State, kept: attribution.Kept, task: Task
+) -> Audit:
     """What the first samples tell about the data, before anything is blamed on the estimates."""
     with subject.conditions.entered(subject.model):
+        checks = check_data(audit, subject, kept)
         return replace(
             audit,
             preprocessing=try_preprocessing(subject, kept.regrouped()),
-            data_checks=check_data(audit, subject, kept),
+            data_checks=replace(
+                checks, other_eps=try_other_eps(subject, stored, kept.batches, task)
+            ),
         )
 
 

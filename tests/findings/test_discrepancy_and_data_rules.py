@@ -55,6 +55,40 @@ def test_outputs_that_are_no_classes_disagree_by_their_relative_difference() -> 
     assert found["BN201"].evidence["relative_rms"] > 0.3
 
 
+def trained_with_eps(eps: float) -> nn.Module:
+    """A plain stack on dim digits: the first layer's variance is small against 1e-3."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for channels in (1, 16, 16):
+        layers += [nn.Conv2d(channels, 16, 3, 2, 1), nn.BatchNorm2d(16, eps=eps), nn.ReLU()]
+    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(16, 10))
+    x, y = digits("train")
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    for _ in range(8):
+        for index in torch.randperm(len(x)).split(32):
+            optimiser.zero_grad()
+            nn.functional.cross_entropy(model(0.02 * x[index]), y[index]).backward()
+            optimiser.step()
+    return model.eval()
+
+
+def with_eps(model: nn.Module, eps: float) -> nn.Module:
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = eps
+    return model
+
+
+def test_an_eps_that_was_lost_in_porting_is_told_by_the_accuracy() -> None:
+    model = trained_with_eps(1e-3)
+    assert "BN204" not in measured(model, 0.02 * IMAGES, LABELS, attribute="none")
+    ported = with_eps(model, 1e-5)
+    found = measured(ported, 0.02 * IMAGES, LABELS, attribute="none")
+    assert found["BN204"].evidence["eps"] == 1e-3
+    assert "BN018" in found
+    assert all(m.eps == 1e-5 for m in ported.modules() if isinstance(m, nn.BatchNorm2d))
+
+
 def loaded(order: Tensor, *, labelled: bool, batch_size: int = 32) -> dict[str, Finding]:
     """The digits as a caller's loader gives them, in this order."""
     parts = (IMAGES[order], LABELS[order])[: 1 + labelled]

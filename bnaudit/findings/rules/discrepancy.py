@@ -1,9 +1,9 @@
-"""BN201 to BN203: training and inference disagree, and why."""
+"""BN201 to BN204: training and inference disagree, and why."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from bnaudit.findings import commands
 from bnaudit.findings.figures import named
@@ -157,6 +157,42 @@ def batch_statistics_better(audit: Audit, limits: Limits) -> Iterator[Found]:
         },
         command=commands.recalibrate(audit),
     )
+
+
+@rule(
+    "BN204",
+    "other-eps-better",
+    "warning",
+    Audit,
+    means="The network is more accurate with the other usual eps, 1e-3 in place of 1e-5 or the "
+    "reverse: it was trained with that one, and lost it when it was ported.",
+    computed="Tried where BN018's figure is at least 0.05 in some layer: top-1 accuracy on up to "
+    "256 labelled samples under both eps; McNemar's exact test at 5%, and a difference of at least "
+    "the threshold.",
+    matters="No checkpoint stores eps. With the wrong one the network runs and is silently worse: "
+    "mAP 0.36 in place of 0.55 in a port of YOLO.",
+    remedy="Set the eps that the model was trained with (timm: bn_eps=1e-3; Keras and TensorFlow: "
+    "1e-3), and measure again; new statistics do not mend it.",
+    source="LibreYOLO issue 700, tensorrtx issue 1444, transformers issue 18597, ao issue 2980",
+    thresholds=(Threshold("gain", 0.005, "Difference of the accuracies, 0 to 1, as in BN203."),),
+    unless=("BN301",),
+)
+def other_eps_better(audit: Audit, limits: Limits) -> Iterator[Found]:
+    """Significantly more samples are right with the other eps."""
+    tried = audit.data_checks.other_eps
+    if tried is None or tried.other - tried.own < limits["gain"]:
+        return
+    from bnaudit.stats.paired import mcnemar
+
+    p_value = mcnemar(tried.only_own, tried.only_other)
+    if p_value < 0.05:
+        yield Found(
+            f"With eps {tried.eps:g} top-1 accuracy is {tried.other:.1%}, with the model's own "
+            f"{tried.own:.1%} ({plural(tried.samples, 'sample')}; {tried.only_other} are right "
+            f"only so, {tried.only_own} only with its own).",
+            (),
+            {**asdict(tried), "p_value": p_value},
+        )
 
 
 def _disagreement(audit: Audit, limits: Limits) -> _Disagreement | None:
