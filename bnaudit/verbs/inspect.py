@@ -40,9 +40,10 @@ def inspect(
     this one comes from, with which its weights and statistics are compared. `policy`: which
     findings are wanted, and their thresholds.
 
-    Raises `InputError` for a file that cannot be read or holds no weights, and for one to compare
-    with that is of another network.
+    Raises `InputError` for a file that cannot be read or holds no weights, for one to compare with
+    that is of another network, and for a policy that names what does not exist.
     """
+    policy.checked()
     contents = read_contents(Path(path), key=key)
     state = state_of_contents(contents, eps=eps)
     parents = [against] if isinstance(against, (str, os.PathLike)) else against
