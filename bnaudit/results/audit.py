@@ -8,14 +8,13 @@ and discrepancies in standard deviations of the normalised activation.
 from __future__ import annotations
 
 import html
-import json
 import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from bnaudit.errors import InputError
 from bnaudit.results.channels import ChannelTable
 from bnaudit.results.data_checks import DataChecks
+from bnaudit.results.documents import read_document, write_document
 from bnaudit.results.findings import Finding
 from bnaudit.results.layers import Estimate, LayerAudit
 from bnaudit.results.preprocessing import Preprocessing
@@ -210,32 +209,15 @@ class Audit:
 
     def to_json(self) -> str:
         """The document `audit.json`: everything but the per-channel arrays."""
-        document = {"schema": self.schema} | asdict(replace(self, channels=None))
+        document = asdict(replace(self, channels=None))
         del document["channels"]
-        return json.dumps(finite(document), indent=1, allow_nan=False) + "\n"
+        return write_document(self.schema, document)
 
     @classmethod
     def from_json(cls, text: str, *, source: str = "audit") -> Audit:
         """Read what `to_json` wrote. Raises `InputError` that names `source` and the field."""
-        from pydantic import TypeAdapter, ValidationError
-
-        try:
-            document = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{source}: not JSON ({error})") from error
-        if not isinstance(document, dict) or "schema" not in document:
-            raise InputError(f"{source}: not an Audit (no field `schema`): give an audit.json")
-        if document["schema"] != SCHEMA or document["schema"] is True:
-            raise InputError(
-                f"{source}: schema {document['schema']!r}, this version reads {SCHEMA}: re-measure"
-            )
-        document.pop("channels", None)
-        try:
-            return TypeAdapter(cls).validate_python(document)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise InputError(f"{source}: field {where}: {first['msg']}") from error
+        remedy = "give an audit.json, or measure anew"
+        return read_document(cls, text, schema=SCHEMA, source=source, remedy=remedy)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a layer, in call order first, the estimates flattened (`total_shift_low`, …)."""
@@ -266,17 +248,6 @@ class Audit:
             else ""
         )
         return f"<p>{html.escape(headline)}</p>{verdict}{findings}{body}"
-
-
-def finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity: null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    return value
 
 
 def _row(layer: LayerAudit) -> dict[str, Any]:

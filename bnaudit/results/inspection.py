@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from bnaudit.errors import InputError
-from bnaudit.results.audit import finite
 from bnaudit.results.comparison import Comparison
+from bnaudit.results.documents import read_document, write_document
 from bnaudit.results.findings import Finding
 
 if TYPE_CHECKING:
@@ -116,31 +114,13 @@ class Inspection:
 
     def to_json(self) -> str:
         """The document `inspection.json`."""
-        document = {"schema": self.schema} | asdict(self)
-        return json.dumps(finite(document), indent=1, allow_nan=False) + "\n"
+        return write_document(self.schema, asdict(self))
 
     @classmethod
     def from_json(cls, text: str, *, source: str = "inspection") -> Inspection:
         """Read what `to_json` wrote. Raises `InputError` that names `source` and the field."""
-        from pydantic import TypeAdapter, ValidationError
-
-        try:
-            document = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{source}: not JSON ({error})") from error
-        if not isinstance(document, dict) or "schema" not in document:
-            raise InputError(f"{source}: not an Inspection (no field `schema`): inspect anew")
-        if document["schema"] != INSPECTION_SCHEMA or document["schema"] is True:
-            raise InputError(
-                f"{source}: schema {document['schema']!r}, this version reads "
-                f"{INSPECTION_SCHEMA}: inspect anew"
-            )
-        try:
-            return TypeAdapter(cls).validate_python(document)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise InputError(f"{source}: field {where}: {first['msg']}") from error
+        remedy = "give an inspection.json, or inspect anew"
+        return read_document(cls, text, schema=INSPECTION_SCHEMA, source=source, remedy=remedy)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a layer, the ranges flattened (`running_var_median`, …), without histograms."""

@@ -5,12 +5,12 @@ Plain frozen dataclasses <-> JSON, as the Audit; nothing here imports torch.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from bnaudit.results.audit import DataInfo, ModelInfo, finite
+from bnaudit.results.audit import DataInfo, ModelInfo
 from bnaudit.results.change import Change, Share
+from bnaudit.results.documents import write_document
 from bnaudit.results.layers import Estimate
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class Recalibrated:
 
     def to_json(self) -> str:
         """As a JSON document."""
-        return json.dumps(finite(asdict(self)), indent=1, allow_nan=False) + "\n"
+        return write_document(self.schema, asdict(self))
 
     def to_frame(self) -> pd.DataFrame:
         """One row a layer, the estimates by their value."""

@@ -16,7 +16,7 @@ from bnaudit.config import Settings
 from bnaudit.engine.memory import parse_size
 from bnaudit.errors import InputError
 from bnaudit.results import Recalibrated
-from bnaudit.results.audit import finite
+from bnaudit.results.documents import finite
 from bnaudit.targets.transforms import build_transform
 from bnaudit.verbs.bars import Bar
 from bnaudit.verbs.calibration import Choice

@@ -18,8 +18,8 @@ from bnaudit.checkpoints.lineage import Checkpoint, compare
 from bnaudit.checkpoints.stored_state import state_of_contents
 from bnaudit.findings.conclude import conclude
 from bnaudit.report.lineage import print_comparison
-from bnaudit.results.audit import finite
 from bnaudit.results.comparison import comparison
+from bnaudit.results.documents import finite
 
 Arrays = dict[str, NDArray[np.generic]]
 
