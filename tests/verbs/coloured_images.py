@@ -58,7 +58,7 @@ class Net(nn.Module):
 
 @cache
 def _weights() -> dict[str, Tensor]:
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), torch.enable_grad():
         torch.manual_seed(0)
         net = Net()
         pixels, kinds = pictures(512, seed=1)
