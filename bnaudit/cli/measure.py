@@ -151,7 +151,8 @@ def _run(given: dict[str, Any], config: Path | None, *, as_json: bool, show_all:
     if folder is not None:
         check_folder(folder)
     with messages.status("loading") if messages.is_terminal else screen.quiet():
-        from bnaudit.verbs.measure import DEFAULT_SAMPLES, measure_with
+        from bnaudit.verbs.measure import DEFAULT_SAMPLES
+        from bnaudit.verbs.measurement import measure_with
         from bnaudit.verbs.prepare import prepare
         from bnaudit.verbs.request import request_of
 

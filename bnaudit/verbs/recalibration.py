@@ -22,7 +22,8 @@ from bnaudit.findings.rules.preprocessing import explained
 from bnaudit.results import Decision, ModelInfo, Recalibrated
 from bnaudit.verbs.bars import Bar
 from bnaudit.verbs.calibration import Choice, Plan, calibrate, in_lockstep_as_alone, make_plan
-from bnaudit.verbs.measure import about, none_reached
+from bnaudit.verbs.circumstances import about
+from bnaudit.verbs.measurement import none_reached
 from bnaudit.verbs.mixing import MixingRule, own_statistics
 from bnaudit.verbs.preprocessing import try_preprocessing
 from bnaudit.verbs.recalibrated_layers import LayerDescriber, largest, left_alone

@@ -521,7 +521,7 @@ def test_a_bug_ends_with_3_its_traceback_and_where_to_report_it(
     def broken(audit: Audit, policy: Policy) -> None:
         raise RuntimeError("the impossible")
 
-    monkeypatch.setattr("bnaudit.verbs.measure.judge", broken)
+    monkeypatch.setattr("bnaudit.verbs.measurement.judge", broken)
     before = contents(folder)
     ran = bnaudit(*MEASURE)
     assert (ran.code, ran.out) == (3, "")

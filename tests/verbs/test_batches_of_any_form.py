@@ -246,7 +246,7 @@ def test_a_skipped_sample_in_the_first_batch_does_not_change_the_mini_batch_size
     from bnaudit.results import ModelInfo
     from bnaudit.targets.samples import Readable
     from bnaudit.verbs.bars import no_bar
-    from bnaudit.verbs.measure import measure_with
+    from bnaudit.verbs.measurement import measure_with
     from bnaudit.verbs.samples import MapReader
 
     for seed in range(3):
