@@ -48,7 +48,8 @@ def test_the_finding_names_the_mistake_with_its_figures() -> None:
     assert "the pixels are from 0 to 255" in finding.sentence
     assert "wants them from 0 to 1 and not normalised" in finding.sentence
     assert "95% confidence" in finding.sentence
-    assert finding.layers == ("bn", "blocks.0.bn1", "blocks.0.bn2")
+    assert finding.layers == ()  # the data as a whole
+    assert finding.evidence["layers"] == ("bn", "blocks.0.bn1", "blocks.0.bn2")
     assert "do not recalibrate" in finding.remedy
     assert "give pixels from 0 to 1" in finding.remedy
     assert finding.command is None

@@ -121,7 +121,6 @@ def explained(preprocessing: Preprocessing, limits: Limits | None = None) -> Fou
     others = [c for c in explaining if c.shift.after <= factor * best.shift.after and c != best]
     return Found(
         _sentence(preprocessing, best, others),
-        layers=preprocessing.layers,
         evidence={"mistake": best.mistake, "mend": best.mend, **asdict(preprocessing)},
         remedy=f"Mend the data (--transform, or the loader), and do not recalibrate on them: "
         f"{best.mend}.",
