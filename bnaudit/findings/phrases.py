@@ -1,11 +1,13 @@
-"""Parts of the sentences about stored states: layers by name, and the command that mends them."""
+"""Parts of sentences: figures, layers by name, and the command that mends a stored state."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Collection, Sequence
 from pathlib import PurePath
+from typing import Any
 
+from bnaudit.results import Estimate, LayerAudit
 from bnaudit.results.state import State
 
 CHECKPOINT_ENDINGS = (".pt", ".pth", ".th", ".ckpt", ".bin", ".safetensors")
@@ -14,7 +16,7 @@ CHECKPOINT_ENDINGS = (".pt", ".pth", ".th", ".ckpt", ".bin", ".safetensors")
 
 def some_of(names: Sequence[str], most: int = 3) -> str:
     """`a, b, c and 4 more`."""
-    shown = ", ".join(names[:most])
+    shown = ", ".join(named(name) for name in names[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
@@ -34,7 +36,7 @@ def plural(count: int, one: str, many: str | None = None) -> str:
 
 def among(worst: str, names: Collection[object]) -> str:
     """` in a`, where the layer is one of several that the sentence is about."""
-    return f" in {worst}" if len(names) > 1 else ""
+    return f" in {named(worst)}" if len(names) > 1 else ""
 
 
 def upper_first(sentence: str) -> str:
@@ -49,3 +51,39 @@ def recalibrate_command(state: State) -> str | None:
     if PurePath(state.source).suffix.lower() not in CHECKPOINT_ENDINGS:
         return None
     return f"bnaudit recalibrate {shlex.quote(state.source)} --model MODEL --data DATA"
+
+
+def number(value: float) -> str:
+    """Three significant digits: `0.283`, `12.4`, `1.3e+05`."""
+    return f"{value:.3g}"
+
+
+def with_interval(estimate: Estimate) -> str:
+    """`0.283 (95% interval 0.27 to 0.296)`."""
+    if estimate.low is None or estimate.high is None:
+        return number(estimate.value)
+    return (
+        f"{number(estimate.value)} (95% interval {number(estimate.low)} to {number(estimate.high)})"
+    )
+
+
+def named(name: str) -> str:
+    """A layer's name; one that is only a number, as nn.Sequential gives, would read as a figure."""
+    return f"layer {name}" if name.replace(".", "").isdigit() else name
+
+
+def names_of(layers: Sequence[LayerAudit]) -> tuple[str, ...]:
+    """Their names."""
+    return tuple(layer.name for layer in layers)
+
+
+def evidence(estimate: Estimate | None) -> dict[str, Any] | None:
+    """An estimate as plain data."""
+    if estimate is None:
+        return None
+    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+
+
+def root_mean_square(values: Sequence[float]) -> float:
+    """0 of nothing."""
+    return (sum(v * v for v in values) / len(values)) ** 0.5 if values else 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bnaudit.findings.catalogue import find_rule
+from bnaudit.findings.phrases import named, plural
 from bnaudit.findings.policy import DEFAULT, Policy
 from bnaudit.findings.shifted import beyond, samples_needed
 from bnaudit.results import Audit, Estimate, LayerAudit, NetworkAudit, Verdict
@@ -39,7 +40,7 @@ def judge(audit: Audit, policy: Policy = DEFAULT) -> Verdict:
     whole = "the only layer" if len(layers) == 1 else f"all {len(judged)} layers"
     sentence = (
         f"{'Undecided' if unjudged else 'Healthy'}: the output shift of {whole} is below "
-        f"{threshold:g} (largest {_shift(worst).value:.3f}, {_named(worst)})"
+        f"{threshold:g} (largest {_shift(worst).value:.3f}, {named(worst.name)})"
     )
     return Verdict("undecided" if unjudged else "healthy", sentence + ending)
 
@@ -47,9 +48,9 @@ def judge(audit: Audit, policy: Policy = DEFAULT) -> Verdict:
 def _broken(layers: list[LayerAudit]) -> str:
     channels = sum(len(layer.undefined_channels) for layer in layers)
     return (
-        f"Broken: {_count(channels, 'channel')} of {_count(len(layers), 'layer')} "
-        f"(first: {_named(layers[0])}) cannot be normalised: running_var + eps is not positive, "
-        "or a statistic is not finite"
+        f"Broken: {plural(channels, 'channel')} of {plural(len(layers), 'layer')} "
+        f"(first: {named(layers[0].name)}) cannot be normalised: running_var + eps is not "
+        "positive, or a statistic is not finite"
     )
 
 
@@ -57,18 +58,9 @@ def _unjudged(layers: list[LayerAudit]) -> str:
     if not layers:
         return ""
     return (
-        f"; {_named(layers[0])}{f' and {len(layers) - 1} more' if len(layers) > 1 else ''} got "
+        f"; {named(layers[0].name)}{f' and {len(layers) - 1} more' if len(layers) > 1 else ''} got "
         "too few samples to be judged"
     )
-
-
-def _named(layer: LayerAudit) -> str:
-    """A name that is only a number, as nn.Sequential gives, would read like a figure."""
-    return f"layer {layer.name}" if layer.name.replace(".", "").isdigit() else layer.name
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _shift(layer: LayerAudit) -> Estimate:
@@ -81,9 +73,9 @@ def _shifted(shifted: list[LayerAudit], layers: list[LayerAudit]) -> str:
     estimate = _shift(worst)
     verb = "normalises" if len(shifted) == 1 else "normalise"
     return (
-        f"Shifted: {len(shifted)} of {_count(len(layers), 'layer')} {verb} by statistics that do "
+        f"Shifted: {len(shifted)} of {plural(len(layers), 'layer')} {verb} by statistics that do "
         f"not fit these data (largest output shift {estimate.value:.3g}, 95% interval "
-        f"{estimate.low:.3g} to {estimate.high:.3g}, {_named(worst)})"
+        f"{estimate.low:.3g} to {estimate.high:.3g}, {named(worst.name)})"
     )
 
 
@@ -98,15 +90,15 @@ def _undecided(
         else ("their shift lies at the threshold itself")
     )
     return (
-        f"Undecided: {len(open_layers)} of {_count(len(layers), 'layer')} may or may not exceed an "
-        f"output shift of {threshold:g} on {_count(samples, 'sample')}; {enough}"
+        f"Undecided: {len(open_layers)} of {plural(len(layers), 'layer')} may or may not exceed an "
+        f"output shift of {threshold:g} on {plural(samples, 'sample')}; {enough}"
     )
 
 
 def _too_few(audit: Audit) -> str:
     samples = audit.data.samples if audit.data else 0
     return (
-        f"Undecided: {_count(samples, 'sample')} are too few for intervals; give at least 8, "
+        f"Undecided: {plural(samples, 'sample')} {'is' if samples == 1 else 'are'} too few for intervals; give at least 8, "
         "better 160 or more (8 groups of 20)"
     )
 

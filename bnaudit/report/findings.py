@@ -69,7 +69,8 @@ def _headline(finding: Finding) -> Text:
 def _says_whom(finding: Finding) -> bool:
     """Whether the sentence names the layers, or as many of them as are listed anywhere."""
     everyone = f"all {len(finding.layers)} layers" in finding.sentence.lower()
-    return everyone or all(name in finding.sentence for name in finding.layers[:3])
+    words = {word.strip("().,;:") for word in finding.sentence.split()}
+    return everyone or all(name in words for name in finding.layers[:3])
 
 
 def _whom(finding: Finding, layers: int) -> str:

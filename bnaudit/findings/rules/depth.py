@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bnaudit.findings.figures import evidence, named, names_of, number, root_mean_square
-from bnaudit.findings.phrases import plural
+from bnaudit.findings.phrases import (
+    evidence,
+    named,
+    names_of,
+    number,
+    plural,
+    root_mean_square,
+    some_of,
+)
 from bnaudit.findings.rule import Found, Limits, Threshold, rule
 from bnaudit.findings.shifted import SHIFT_THRESHOLD, shifted_layers
 from bnaudit.results import Audit, LayerAudit
@@ -80,7 +87,7 @@ def accumulates(audit: Audit, limits: Limits) -> Iterator[Found]:
     "finding names them, and says which layers cause it.",
     computed="A layer inherits more than it causes when its inherited shift exceeds the upper 95% "
     "limit of its own shift, and BN101's test names it. The causes are the fewest layers upstream "
-    "of the last such layer that hold at least half of the sum of squared own output shifts there.",
+    "of the one that inherits most which hold at least half of the squared own output shifts there.",
     matters="A layer that only inherits is mended by mending the layers that cause it (Huang "
     "2022). Where the first layer is the only cause, the data are to be looked at first.",
     remedy="Look at the layers that cause it; recalibrating all layers together mends both.",
@@ -97,12 +104,12 @@ def inherited(audit: Audit, limits: Limits) -> Iterator[Found]:
     victims = [layer for layer in layers if layer.name in shifted and _inherits_more(layer)]
     if not victims:
         return
-    causes = _causes(layers[: layers.index(victims[-1])])
     worst = max(victims, key=lambda layer: layer.inherited_shift or 0.0)
+    causes = _causes(layers[: layers.index(worst)])
     own = worst.own_shift.value if worst.own_shift is not None else 0.0
     first = layers[0].name
     only_first = causes == (first,)
-    where = f"{named(first)}, the first" if only_first else _listed(causes)
+    where = f"{named(first)}, the first" if only_first else some_of(causes)
     yield Found(
         f"{plural(len(victims), 'layer')} of {len(layers)} "
         f"{'is' if len(victims) == 1 else 'are'} off mainly for what comes from upstream "
@@ -150,8 +157,3 @@ def _inherits_more(layer: LayerAudit) -> bool:
 
 def _own_output(layer: LayerAudit) -> float:
     return layer.own_output_shift.value if layer.own_output_shift is not None else 0.0
-
-
-def _listed(names: tuple[str, ...], most: int = 3) -> str:
-    shown = ", ".join(named(name) for name in names[:most])
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown

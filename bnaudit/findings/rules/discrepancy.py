@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 from bnaudit.findings import commands
-from bnaudit.findings.figures import named
-from bnaudit.findings.phrases import plural
+from bnaudit.findings.phrases import named, plural
 from bnaudit.findings.rule import Found, Limits, Threshold, rule
 from bnaudit.results import Audit, LayerAudit, NetworkAudit
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bnaudit.findings import commands
-from bnaudit.findings.figures import evidence, named, names_of, number, with_interval
-from bnaudit.findings.phrases import plural
+from bnaudit.findings.phrases import evidence, named, names_of, number, plural, with_interval
 from bnaudit.findings.rule import Found, Limits, Threshold, rule
 from bnaudit.findings.shifted import SHIFT_THRESHOLD, samples_needed, shifted_layers
 from bnaudit.results import Audit, LayerAudit
