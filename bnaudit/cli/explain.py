@@ -22,6 +22,8 @@ bnaudit explain BN012
 
 bnaudit explain never-updated
 
+bnaudit explain BN1
+
 bnaudit explain --all --format markdown
 """
 
@@ -38,7 +40,8 @@ def explain(
     code: Annotated[
         str | None,
         typer.Argument(
-            help="A code (BN012) or its name (dead-channels). None: a table of all codes.",
+            help="A code (BN012), its name (dead-channels), or how codes begin (BN1). None: a "
+            "table of all codes.",
             show_default=False,
         ),
     ] = None,
@@ -53,16 +56,16 @@ def explain(
     """Say what a finding means, how it is computed, why it matters and what to do."""
     from bnaudit.errors import InputError
     from bnaudit.findings import documentation
-    from bnaudit.findings.catalogue import all_rules, find_rule
+    from bnaudit.findings.catalogue import all_rules, find_rules
 
     if code is not None and all_codes:
         raise InputError(f"explain {code} --all: give a code or --all, not both")
-    rules = all_rules() if code is None else (find_rule(code),)
+    rules = all_rules() if code is None else find_rules(code)
     if form is Format.json:
         typer.echo(json.dumps(documentation.documents(rules), indent=2, ensure_ascii=False))
     elif form is Format.text:
-        _print_text(rules, table=code is None and not all_codes)
-    elif code is not None:
+        _print_text(rules, table=len(rules) > 1 and not all_codes)
+    elif len(rules) == 1:
         typer.echo(documentation.markdown_of(rules[0]), nl=False)
     elif all_codes:
         typer.echo(documentation.markdown_of_all(rules), nl=False)

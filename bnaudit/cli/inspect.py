@@ -13,7 +13,7 @@ from bnaudit.cli.options import FINDINGS, OUT, option
 EPILOG = """\
 Examples:
 
-bnaudit inspect sample_models/lagging_ema.pt
+bnaudit inspect sample_models/lagging_ema.pt --against sample_models/healthy.pt
 
 bnaudit inspect ckpt.pth --checkpoint-key state_dict_ema --eps 1e-3
 

@@ -172,6 +172,9 @@ def recalibrate(
     seed: options.Seed = None,
     forward: options.Forward = None,
     task: options.Task = None,
+    threshold: options.Threshold = None,
+    select: options.Select = None,
+    ignore: options.Ignore = None,
     config: options.Config = None,
     output: Annotated[
         Path | None,

@@ -95,16 +95,16 @@ BORDER = 3
 
 
 def padding(x: Tensor) -> Tensor:
-    """Which positions of sequences (N, C, L) are padding at their end, (N, L), boolean."""
+    """Which positions of sequences are padding at their end: (N, C, L) -> (N, L), on the CPU."""
     length = x.shape[2]
-    best = torch.zeros(x.shape[0], length, dtype=torch.bool)
+    best = torch.zeros(x.shape[0], length, dtype=torch.bool, device="cpu")
     for border in range(BORDER + 1):
         reference = x[:, :, length - 1 - border : length - border]
         tolerance = 1e-6 * (1 + reference.abs())
         same = ((x - reference).abs() <= tolerance).all(1)[:, : length - border]
         run = same.flip(1).cumprod(1).sum(1)
         start = length - border - run
-        found = (torch.arange(length) >= start[:, None]) & (run >= LEAST)[:, None]
+        found = (torch.arange(length, device="cpu") >= start[:, None]) & (run >= LEAST)[:, None]
         best = torch.where((found.sum(1) > best.sum(1))[:, None], found, best)
     # A sequence that is padding from end to end is a constant one, not a padded one.
     return best & ~best.all(1, keepdim=True)

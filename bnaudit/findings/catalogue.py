@@ -32,4 +32,10 @@ def find_rule(code: str) -> Rule:
         wanted.upper(), names, n=3
     )
     hint = f"did you mean {' or '.join(near)}?" if near else "bnaudit explain --all lists them"
-    raise InputError(f"{code}: no such code; {hint}")
+    raise InputError(f"{code}: no finding has that code or name; {hint}")
+
+
+def find_rules(text: str) -> tuple[Rule, ...]:
+    """The rule with this code or name, or all whose codes begin so (BN1). Raises `InputError`."""
+    family = tuple(rule for rule in all_rules() if rule.code.startswith(text.strip().upper()))
+    return family if text.strip() and family else (find_rule(text),)

@@ -32,5 +32,7 @@ def measure_again(audit: Audit, *options: str) -> str | None:
     request = audit.request
     if request is None:
         return None
-    words = ("measure", request.checkpoint, *request.model, *request.data, *request.how, *options)
-    return shlex.join(("bnaudit", *words))
+    names = {"--data": "--train-data", "--data-arg": "--train-data-arg"}
+    trained = (names.get(word, word) for word in request.train_data)
+    what = (*request.model, *request.data, *trained, *request.how)
+    return shlex.join(("bnaudit", "measure", request.checkpoint, *what, *options))

@@ -122,7 +122,7 @@ def first_sentence(text: str) -> str:
 def _thresholds(rule: Rule) -> str:
     if not rule.thresholds:
         return ""
-    items = [f"- `{one.name}` = {one.default:g}. {one.reason}" for one in rule.thresholds]
+    items = [_threshold(one) for one in rule.thresholds]
     return "\n".join(["**Thresholds**, with their defaults:", "", *items, "", _how_to_change(rule)])
 
 
@@ -138,3 +138,10 @@ def _unless(rule: Rule) -> str:
     if not rule.unless:
         return ""
     return f" Not reported where {' or '.join(rule.unless)} explains the same layers."
+
+
+def _threshold(one: Threshold) -> str:
+    follows = ""
+    if one.same_as is not None:
+        follows = f" It follows `{one.same_as}.{one.name}` unless it is set itself."
+    return f"- `{one.name}` = {one.default:g}. {one.reason}{follows}"

@@ -50,7 +50,8 @@ def recalibrate_command(state: State) -> str | None:
         return state.recalibrate
     if PurePath(state.source).suffix.lower() not in CHECKPOINT_ENDINGS:
         return None
-    return f"bnaudit recalibrate {shlex.quote(state.source)} --model MODEL --data DATA"
+    named_by_user = "--model MODEL --data DATA --transform TRANSFORM"
+    return f"bnaudit recalibrate {shlex.quote(state.source)} {named_by_user}"
 
 
 def number(value: float) -> str:

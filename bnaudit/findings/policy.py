@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bnaudit.errors import InputError
-from bnaudit.findings.catalogue import all_rules
-from bnaudit.findings.rule import Limits, Rule
-from bnaudit.results.findings import Severity
+from bnaudit.findings.catalogue import all_rules, find_rule
+from bnaudit.findings.rule import Limits, Rule, Threshold
+from bnaudit.results.findings import SEVERITIES, Severity
 
 
 @dataclass(frozen=True)
@@ -30,38 +29,75 @@ class Policy:
         return selected and not (self.ignore and rule.code.startswith(self.ignore))
 
     def limits(self, rule: Rule) -> Limits:
-        """The rule's thresholds, those that are set over its own."""
-        own = {threshold.name: threshold.default for threshold in rule.thresholds}
-        return {**own, **self.thresholds.get(rule.code, {})}
+        """The rule's thresholds: as set, or those that they follow, or its own."""
+        return {t.name: self._limit(rule.code, t) for t in rule.thresholds}
+
+    def _limit(self, code: str, threshold: Threshold) -> float:
+        found = self.thresholds.get(code, {}).get(threshold.name)
+        if found is None and threshold.same_as is not None:
+            found = self.thresholds.get(threshold.same_as, {}).get(threshold.name)
+        return threshold.default if found is None else found
 
     def graded(self, rule: Rule, severity: Severity) -> Severity:
         """The severity of a finding that has `severity` by itself."""
         return self.severity.get(rule.code, severity)
 
     def checked(self) -> Policy:
-        """The policy, once everything that it names exists. Raises `InputError` otherwise."""
-        rules = {rule.code: rule for rule in all_rules()}
-        for option, codes in (("select", self.select), ("ignore", self.ignore)):
-            for code in codes:
-                if not code or not any(known.startswith(code) for known in rules):
-                    raise InputError(f"{option} {code!r}: no such code{_near(code, rules)}")
-        for code in (*self.thresholds, *self.severity):
-            if code not in rules:
-                raise InputError(f"{code}: no such code{_near(code, rules)}")
-        for code, values in self.thresholds.items():
-            names = [threshold.name for threshold in rules[code].thresholds]
-            for name, value in values.items():
-                if name not in names:
-                    has = f"it has {', '.join(names)}" if names else "it has none"
-                    raise InputError(f"threshold {code}.{name}: {code} has no such; {has}")
-                if not math.isfinite(value):
-                    raise InputError(f"threshold {code}.{name} is {value}: give a number")
-        return self
+        """The policy with codes for names, once everything in it exists.
+
+        Raises `InputError` otherwise.
+        """
+        thresholds = {_code(key): values for key, values in self.thresholds.items()}
+        for code, values in thresholds.items():
+            _check_thresholds(find_rule(code), values)
+        for key, severity in self.severity.items():
+            if severity not in SEVERITIES:
+                raise InputError(f"severity {key} is {severity!r}: give {', '.join(SEVERITIES)}")
+        return Policy(
+            thresholds=thresholds,
+            select=_codes("select", self.select),
+            ignore=_codes("ignore", self.ignore),
+            severity={_code(key): severity for key, severity in self.severity.items()},
+        )
+
+
+def _code(key: str) -> str:
+    """The code of a rule given by its code or its name."""
+    return find_rule(key).code
+
+
+def _codes(option: str, given: str | Sequence[str]) -> tuple[str, ...]:
+    """Codes, or how codes begin, from those, from names, or from several in one text."""
+    texts = [given] if isinstance(given, str) else given
+    wanted = [part.strip() for text in texts for part in text.split(",")]
+    known = [rule.code for rule in all_rules()]
+    found = []
+    for part in wanted:
+        if part and any(code.startswith(part.upper()) for code in known):
+            found.append(part.upper())
+        else:
+            try:
+                found.append(_code(part))
+            except InputError as error:
+                raise InputError(f"{option}: {error}") from None
+    return tuple(found)
+
+
+def _check_thresholds(rule: Rule, values: object) -> None:
+    names = {threshold.name: threshold for threshold in rule.thresholds}
+    if not isinstance(values, Mapping):
+        example = f"{{{rule.code!r}: {{{next(iter(names), 'name')!r}: 0.2}}}}"
+        raise InputError(f"thresholds of {rule.code}: give them by name, such as {example}")
+    for name, value in values.items():
+        if name not in names:
+            has = f"it has {', '.join(names)}" if names else "it has none at all"
+            raise InputError(f"threshold {rule.code}.{name}: there is no such threshold; {has}")
+        least = names[name].least
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not math.isfinite(value) or value < least:
+            raise InputError(
+                f"threshold {rule.code}.{name} is {value!r}: give a number, {least:g} or more"
+            )
 
 
 DEFAULT = Policy()
-
-
-def _near(code: str, rules: Mapping[str, Rule]) -> str:
-    near = difflib.get_close_matches(code.upper(), list(rules), n=1)
-    return f"; did you mean {near[0]}?" if near else "; bnaudit explain --all lists them"

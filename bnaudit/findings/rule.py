@@ -20,11 +20,17 @@ Limits = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Threshold:
-    """A figure that a rule compares with; `reason` says what it is, its unit, and why this much."""
+    """A figure that a rule compares with; `reason` says what it is, its unit, and why this much.
+
+    `same_as`: the code of a rule whose threshold of this name it follows, unless it is set itself.
+    `least`: the smallest value that makes sense.
+    """
 
     name: str
     default: float
     reason: str
+    same_as: str | None = None
+    least: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -98,8 +98,8 @@ def _undecided(
 def _too_few(audit: Audit) -> str:
     samples = audit.data.samples if audit.data else 0
     return (
-        f"Undecided: {plural(samples, 'sample')} {'is' if samples == 1 else 'are'} too few for intervals; give at least 8, "
-        "better 160 or more (8 groups of 20)"
+        f"Undecided: {plural(samples, 'sample')} {'is' if samples == 1 else 'are'} too few for "
+        "intervals; give at least 8, better 160 or more (8 groups of 20)"
     )
 
 

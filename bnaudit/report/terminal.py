@@ -12,7 +12,7 @@ from bnaudit.report.findings import print_findings
 from bnaudit.report.loaded import loaded
 from bnaudit.report.numbers import interval, loss, percent, short
 from bnaudit.report.tables import LONG_TABLE, WIDE, shortened, table_of_layers
-from bnaudit.results import Audit, LayerAudit, NetworkAudit, Score
+from bnaudit.results import Audit, LayerAudit, NetworkAudit, Score, TrainedOn
 
 COLUMNS = ("ch", "ESM", "95% int.", "mean", "scale", "out", "worst", "floor", "disc", "noise")
 DETAILS = ("ch", "mean", "scale", "worst")
@@ -43,6 +43,8 @@ def print_audit(audit: Audit, console: Console, *, all_layers: bool = False) -> 
     if audit.verdict is not None:
         style = VERDICT_STYLE[audit.verdict.level]
         console.print(Text("\n" + audit.verdict.sentence, style=style))
+    if audit.trained_on is not None:
+        console.print(Text(on_training_data(audit.trained_on)))
     layers = audit.audited
     if layers:
         console.print()
@@ -64,10 +66,27 @@ def print_audit(audit: Audit, console: Console, *, all_layers: bool = False) -> 
 def about(audit: Audit) -> RenderableType:
     """What was loaded: model, checkpoint, data, device."""
     data = {} if audit.data is None else {"data": audit.data}
+    if audit.trained_on is not None:
+        data["training data"] = audit.trained_on.data
     grid = loaded(audit.model, data, f"{audit.device}, {audit.dtype}")
     for note in audit.notes:
         grid.add_row("note", Text(note))
     return grid
+
+
+def on_training_data(found: TrainedOn) -> str:
+    """How far the estimates are from the training data, and the data from those, at the most."""
+    if not found.layers:
+        return "On the training data no layer has figures."
+    worst = max(found.layers, key=lambda layer: layer.shift.value)
+    text = f"On the training data the largest output shift is {short(worst.shift.value)}"
+    text += f" ({worst.name}): how wrong the estimates are by themselves"
+    moved = [(layer, layer.moved) for layer in found.layers if layer.moved is not None]
+    if moved:
+        farthest, estimate = max(moved, key=lambda pair: pair[1].value)
+        text += f"; from there the data moved by at most {short(estimate.value)} ({farthest.name})"
+    score = "" if found.score is None else f"; top-1 accuracy there {percent(found.score.accuracy)}"
+    return f"{text}{score}."
 
 
 def layer_table(audit: Audit, width: int, *, all_layers: bool) -> RenderableType:

@@ -171,7 +171,11 @@ class Verdict:
 
 @dataclass(frozen=True, repr=False)
 class Audit:
-    """One measurement of one model on one reference set: what every verb reads or writes."""
+    """One measurement of one model on one reference set: what every verb reads or writes.
+
+    `batch_statistics_size`: of the mini-batches that were compared; `train_batch_size` the same
+    where the user said that the model was trained so.
+    """
 
     versions: dict[str, str]
     device: str
@@ -184,6 +188,7 @@ class Audit:
     notes: tuple[str, ...] = ()
     verdict: Verdict | None = None
     findings: tuple[Finding, ...] = ()
+    train_batch_size: int | None = None
     request: Request | None = None
     trained_on: TrainedOn | None = None
     data_checks: DataChecks = field(default_factory=DataChecks)

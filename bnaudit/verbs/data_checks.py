@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +22,9 @@ from bnaudit.verbs.figures import shift_estimates
 
 CHECKED_SAMPLES = 128
 """So many samples tell about padding: their inputs are looked at position by position."""
+
+ORDER_SAMPLES = 512
+"""So many tell about the order of a loader's batches."""
 
 LEAST_PADDED = 0.02
 """A smaller share of the positions moves no statistics that matter."""
@@ -40,7 +44,7 @@ def check_data(audit: Audit, subject: Subject, kept: Kept) -> DataChecks:
     given = kept.reader.order_seed is None
     if given and len(kept.batches) > 1:
         ends = list(dict.fromkeys((called[0], called[-1])))
-        found = DataChecks(order=_order(subject, ends, kept.batches))
+        found = DataChecks(order=_order(subject, ends, kept.as_given(ORDER_SAMPLES)))
     over_sequences = [by_name[name] for name in _over_sequences(audit) if name in by_name]
     if over_sequences:
         few = kept.regrouped(CHECKED_SAMPLES)
@@ -111,6 +115,6 @@ def _change(layer: BNLayer, everything: Moments, without: Moments) -> Change | N
         estimate, _, left_out = shift_estimates(
             moments.select(used), (mean, var), layer.eps, layer.gamma()
         )
-        figures.append((estimate.plain**2, torch.tensor(left_out, dtype=torch.float64).numpy()))
+        figures.append((estimate.plain**2, np.array(left_out)))
     change = jackknife_change(*figures[0], *figures[1])
     return Change(*change) if change is not None else None

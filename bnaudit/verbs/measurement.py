@@ -15,7 +15,7 @@ from bnaudit.engine.layers import BNLayer, find_layers
 from bnaudit.engine.outputs import Task
 from bnaudit.engine.passes import NO_MINI_BATCHES, Measurement, measure_pass
 from bnaudit.engine.wrappers import unwrap
-from bnaudit.errors import InputError, ModelError
+from bnaudit.errors import InputError, ModelError, NonFiniteError
 from bnaudit.findings import commands
 from bnaudit.findings.conclude import conclude
 from bnaudit.findings.policy import DEFAULT, Policy
@@ -59,7 +59,7 @@ def measure_with(
 
     The arguments are those of `measure`; `request`: the options, for the commands of findings.
     """
-    policy.checked()
+    policy = policy.checked()
     inner = unwrap(model)
     layers = find_layers(inner)
     _check_mini_batch(train_batch_size, reader)
@@ -74,6 +74,7 @@ def measure_with(
         batch_statistics_size=None,
         layers=tuple(describe_layer(layer, None) for layer in layers),
         network=None,
+        train_batch_size=train_batch_size,
         request=request,
     )
     stored = state_of_model(layers, model_info.checkpoint or model_info.source)
@@ -81,18 +82,21 @@ def measure_with(
     if any(layer.role == "estimated" for layer in layers):
         wanted = _attributed(attribute)
         kept = attribution.Kept(reader, max(wanted, KEPT_SAMPLES))
-        with progress("measuring", reader.total, "samples") as advance:
-            seen = measure_pass(
-                inner,
-                layers,
-                kept,
-                reader.groups,
-                conditions,
-                mini_batch_size=train_batch_size or reader.mini_batch_size,
-                task=task,
-                compare=compare,
-                progress=advance,
-            )
+        try:
+            with progress("measuring", reader.total, "samples") as advance:
+                seen = measure_pass(
+                    inner,
+                    layers,
+                    kept,
+                    reader.groups,
+                    conditions,
+                    mini_batch_size=train_batch_size or reader.mini_batch_size,
+                    task=task,
+                    compare=compare,
+                    progress=advance,
+                )
+        except NonFiniteError as error:
+            raise _explained(error, stored) from error
         if not seen.records:
             raise ModelError(none_reached(layers))
         audit = _with_figures(audit, layers, seen, reader, data_source, transform)
@@ -104,7 +108,9 @@ def measure_with(
                     audit, inner, layers, batches, conditions, task, progress
                 )
         if train is not None:
-            subject = Subject(inner, layers, conditions)
+            figured = {layer.name for layer in audit.audited}
+            audited = [layer for layer in layers if layer.name in figured]
+            subject = Subject(inner, audited, conditions)
             found = _on_training_data(subject, train, seen, reader, task, progress)
             audit = replace(audit, trained_on=found)
     audit = replace(audit, verdict=judge(audit, policy))
@@ -114,16 +120,29 @@ def measure_with(
 def _with_checks(
     audit: Audit, subject: Subject, stored: State, kept: attribution.Kept, task: Task
 ) -> Audit:
-    """What the first samples tell about the data, before anything is blamed on the estimates."""
-    with subject.conditions.entered(subject.model):
-        checks = check_data(audit, subject, kept)
-        return replace(
-            audit,
-            preprocessing=try_preprocessing(subject, kept.regrouped()),
-            data_checks=replace(
-                checks, other_eps=try_other_eps(subject, stored, kept.batches, task)
-            ),
-        )
+    """What the first samples tell about the data, before anything is blamed on the estimates.
+
+    A model that does not bear being run again leaves a note.
+    """
+    try:
+        with subject.conditions.entered(subject.model):
+            checks = check_data(audit, subject, kept)
+            other_eps = try_other_eps(subject, stored, kept.batches, task)
+            preprocessing = try_preprocessing(subject, kept.regrouped())
+    except (ModelError, NonFiniteError) as error:
+        return replace(audit, notes=(*audit.notes, f"the data were not checked: {error}"))
+    return replace(
+        audit, preprocessing=preprocessing, data_checks=replace(checks, other_eps=other_eps)
+    )
+
+
+def _explained(error: NonFiniteError, stored: State) -> NonFiniteError:
+    """The error with what the stored state says: it is the cause where it is broken itself."""
+    broken = [f for f in conclude((stored,)) if f.code in ("BN001", "BN002", "BN003")]
+    if not broken:
+        return error
+    causes = " ".join(f"{finding.code}: {finding.sentence} {finding.remedy}" for finding in broken)
+    return NonFiniteError(f"{causes} So {error}", layer=error.layer, batch=error.batch)
 
 
 def _on_training_data(

@@ -66,7 +66,7 @@ def try_preprocessing(subject: Subject, batches: Iterable[Batch]) -> Preprocessi
         if found.shift < TRIED_FROM:
             return found
         images = [image for batch in chosen for image in images_of(batch.data)]
-        problem = _problem(images, found)
+        problem = _problem(images, found) or _never_estimated(subject, found)
         if problem is not None:
             note = f"no mistake of the preprocessing was tried: {problem}"
             return replace(found, note=note)
@@ -210,6 +210,16 @@ def _problem(images: Sequence[Tensor], found: Preprocessing) -> str | None:
         return "some images have 1 channel and some have 3"
     if found.low is None:
         return f"no interval from {found.samples} samples"
+    return None
+
+
+def _never_estimated(subject: Subject, found: Preprocessing) -> str | None:
+    """Which of the first layers still has the initial statistics, which no data have to fit."""
+    for layer in subject.layers:
+        if layer.name in found.layers:
+            mean, var = layer.estimated
+            if bool((mean == 0).all()) and bool((var == 1).all()):
+                return f"the statistics of {layer.name} were never estimated"
     return None
 
 

@@ -14,6 +14,7 @@ from bnaudit.engine.conditions import Conditions
 from bnaudit.engine.memory import parse_size
 from bnaudit.engine.wrappers import unwrap
 from bnaudit.errors import InputError
+from bnaudit.findings.policy import DEFAULT, Policy
 from bnaudit.results import Method, ModelInfo
 from bnaudit.verbs.bars import Bar, no_bar
 from bnaudit.verbs.calibration import Choice
@@ -52,6 +53,7 @@ def recalibrate(
     device: str | torch.device | None = None,
     dtype: Literal["float32", "bf16", "fp16"] = "float32",
     channels_last: bool = False,
+    policy: Policy = DEFAULT,
     progress: Bar | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Recalibration:
@@ -82,6 +84,7 @@ def recalibrate(
             that are preprocessed wrongly.
         samples, verify_samples: at most so many are read; None reads all.
         forward, task, batch_size, seed, workers, device, dtype, channels_last: as for `measure`.
+        policy: whether wrong preprocessing (BN301) is looked for, and its thresholds.
         progress: called as progress(what, total, unit), gives a context of `advance(done)`.
         say: called with a line about what is going on.
 
@@ -126,7 +129,7 @@ def recalibrate(
         verification,
         conditions,
         Choice(method, momentum, prior, above, limit, all_samples=samples is None),
-        Limits(patterns, include_frozen, max_loss / 100, force),
+        Limits(patterns, include_frozen, max_loss / 100, force, policy.checked()),
         model_info=ModelInfo(type(inner).__qualname__, parameters=0, bn_layers={}),
         task=task,
         progress=progress or no_bar,

@@ -20,6 +20,7 @@ from bnaudit.results.documents import finite
 from bnaudit.targets.transforms import build_transform
 from bnaudit.verbs.bars import Bar
 from bnaudit.verbs.calibration import Choice
+from bnaudit.verbs.policy import policy_of
 from bnaudit.verbs.prepare import (
     Prepared,
     Weights,
@@ -82,7 +83,10 @@ def recalibrate_file(
         max_memory,
         all_samples=settings.samples == "all",
     )
-    limits = Limits(tuple(settings.layers), settings.include_frozen, settings.max_loss / 100, force)
+    policy = policy_of(settings)
+    limits = Limits(
+        tuple(settings.layers), settings.include_frozen, settings.max_loss / 100, force, policy
+    )
     made = recalibrate_with(
         parts.model,
         calibration,

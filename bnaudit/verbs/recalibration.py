@@ -17,8 +17,10 @@ from bnaudit.engine.paired import Paired, paired_pass
 from bnaudit.engine.population import Result, Statistics
 from bnaudit.engine.wrappers import unwrap
 from bnaudit.errors import InputError, ModelError, one_line
+from bnaudit.findings.catalogue import find_rule
 from bnaudit.findings.decision import decide
-from bnaudit.findings.rules.preprocessing import explained
+from bnaudit.findings.policy import DEFAULT, Policy
+from bnaudit.findings.rules.preprocessing import CODE, explained
 from bnaudit.results import Decision, ModelInfo, Recalibrated
 from bnaudit.verbs.bars import Bar
 from bnaudit.verbs.calibration import Choice, Plan, calibrate, in_lockstep_as_alone, make_plan
@@ -94,6 +96,7 @@ class Limits:
     include_frozen: bool = False
     max_loss: float = 0.005
     force: bool = False
+    policy: Policy = DEFAULT
 
 
 def recalibrate_with(
@@ -124,7 +127,7 @@ def recalibrate_with(
         plan = make_plan(subject, calibration.reader, choice, say)
         if not plan.trial.calls and any(layer.role == "estimated" for layer in layers):
             raise ModelError(none_reached(layers))
-        warnings = _preprocessed_wrongly(subject, plan, forced=limits.force)
+        warnings = _preprocessed_wrongly(subject, plan, limits)
         chosen, kept = select_layers(
             layers, plan.trial, limits.patterns, frozen=limits.include_frozen
         )
@@ -183,20 +186,26 @@ def recalibrate_with(
     )
 
 
-def _preprocessed_wrongly(subject: Subject, plan: Plan, *, forced: bool) -> tuple[str, ...]:
+def _preprocessed_wrongly(subject: Subject, plan: Plan, limits: Limits) -> tuple[str, ...]:
     """What is wrong with the calibration data's preprocessing, as a note, if the user insists.
 
-    Raises `InputError` otherwise: new statistics would fit the mistake. Inside
-    `conditions.entered`.
+    Raises `InputError` otherwise: new statistics would fit the mistake. Nothing is looked at where
+    the policy does not want to know. Inside `conditions.entered`.
     """
+    rule = find_rule(CODE)
+    if not limits.policy.wants(rule):
+        return ()
     tried = try_preprocessing(subject, plan.batches)
-    wrong = explained(tried) if tried is not None else None
+    wrong = explained(tried, limits.policy.limits(rule)) if tried is not None else None
     if wrong is None:
         return ()
-    if forced:
+    if limits.force:
         return (f"{wrong.sentence} Recalibrated in spite of this, as asked (--force).",)
     said = wrong.sentence[:1].lower() + wrong.sentence[1:]
-    raise InputError(f"{said} {wrong.remedy} --force (force=True) recalibrates all the same")
+    raise InputError(
+        f"{said} {wrong.remedy} --force (force=True) recalibrates all the same; --ignore "
+        f"{rule.code} does not look"
+    )
 
 
 def _calibrate(

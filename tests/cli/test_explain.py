@@ -66,7 +66,7 @@ def test_markdown_of_one_code_is_part_of_the_page(bnaudit: Run) -> None:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (("BN999",), "BN999: no such code"),
+        (("BN999",), "BN999: no finding has that code or name"),
         (("dead-channel",), "did you mean dead-channels"),
         (("BN012", "--all"), "give a code or --all, not both"),
         (("BN012", "--format", "xml"), "xml"),

@@ -506,7 +506,7 @@ REPORTS = [
     Wrong(
         "other schema",
         ["report", "audit.json"],
-        ("audit.json", "schema 99", "re-measure"),
+        ("audit.json", "schema 99", "measure anew"),
         text("audit.json", json.dumps({"schema": 99})),
     ),
     Wrong(

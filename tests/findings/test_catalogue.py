@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bnaudit.errors import InputError
-from bnaudit.findings.catalogue import all_rules, find_rule
+from bnaudit.findings.catalogue import all_rules, find_rule, find_rules
 from bnaudit.findings.documentation import markdown_of_all
+from bnaudit.findings.policy import Policy
 from bnaudit.findings.rule import Rule
 from bnaudit.results.findings import SEVERITIES
 
@@ -53,9 +55,49 @@ def test_a_rule_is_found_by_code_or_by_name(wanted: str) -> None:
 
 
 def test_a_code_that_does_not_exist_is_told_with_the_nearest() -> None:
-    with pytest.raises(InputError, match="BN04: no such code; did you mean BN"):
+    with pytest.raises(InputError, match="BN04: no finding has that code or name; did you mean BN"):
         find_rule("BN04")
     with pytest.raises(InputError, match="did you mean never-updated"):
         find_rule("never-update")
     with pytest.raises(InputError, match="bnaudit explain --all lists them"):
         find_rule("xyzzy")
+
+
+def test_a_family_of_codes_is_found_by_how_they_begin() -> None:
+    assert {rule.code[:3] for rule in find_rules("bn1")} == {"BN1"}
+    assert [rule.code for rule in find_rules("dead-channels")] == ["BN012"]
+
+
+WRONG_POLICIES: list[tuple[dict[str, Any], str]] = [
+    ({"thresholds": {"BN101": 0.2}}, "give them by name"),
+    ({"thresholds": {"BN101": {"shift": "a"}}}, "give a number"),
+    ({"thresholds": {"BN101": {"shift": -1}}}, "0 or more"),
+    ({"thresholds": {"BN101": {"shft": 1}}}, "it has shift"),
+    ({"thresholds": {"BN999": {"shift": 1}}}, "no finding has"),
+    ({"severity": {"BN101": "fatal"}}, "give error, warning, info"),
+    ({"select": ("BN9",)}, "no finding has"),
+    ({"ignore": ("",)}, "no finding has"),
+]
+
+
+@pytest.mark.parametrize(("policy", "says"), WRONG_POLICIES)
+def test_a_policy_that_makes_no_sense_is_refused(policy: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        Policy(**policy).checked()
+
+
+def test_a_policy_takes_names_and_several_codes_in_one_text() -> None:
+    policy = Policy(
+        thresholds={"dead-channels": {"multiple_of_eps": 5}},
+        select="BN0,BN1",  # type: ignore[arg-type]
+        ignore=("estimation-shift",),
+    ).checked()
+    assert policy.limits(find_rule("BN012")) == {"multiple_of_eps": 5}
+    assert (policy.select, policy.ignore) == (("BN0", "BN1"), ("BN101",))
+
+
+def test_thresholds_follow_the_one_of_the_shift_unless_they_are_set() -> None:
+    policy = Policy(thresholds={"BN101": {"shift": 0.6}, "BN302": {"shift": 0.2}}).checked()
+    assert policy.limits(find_rule("BN103"))["shift"] == 0.6
+    assert policy.limits(find_rule("BN107"))["shift"] == 0.6
+    assert policy.limits(find_rule("BN302"))["shift"] == 0.2

@@ -145,7 +145,7 @@ def test_a_mistake_that_is_not_borne_out_by_the_network_is_not_named() -> None:
 
 def test_mistakes_that_explain_the_data_as_well_are_named_too() -> None:
     """Of a network whose estimates are all wrong, only the scale of the data can be told."""
-    net = digits_net()
+    net = digits_net("lagging_ema")
     audit = bnaudit.measure(net, TensorDataset(255 * digits("test")[0]), attribute="none")
     (finding,) = found(audit)
     assert finding.sentence.count("the pixels are from 0 to 255") > 1
@@ -169,6 +169,7 @@ def test_every_threshold_has_a_reason_and_a_finite_default() -> None:
         "share",
         "range",
         "lowered",
+        "most",
         "alone",
     }
     assert all(t.reason and math.isfinite(t.default) for t in rule.thresholds)
@@ -181,3 +182,19 @@ def test_features_are_not_tried() -> None:
     assert audit.preprocessing is not None
     assert "no images" in (audit.preprocessing.note or "")
     assert found(audit) == []
+
+
+def test_a_reset_first_layer_is_not_blamed_on_the_data() -> None:
+    net = digits_net("healthy")
+    net.bn.reset_running_stats()
+    audit = bnaudit.measure(net, TensorDataset(*digits("test")), attribute="none")
+    assert found(audit) == []
+    assert {"BN004", "BN101"} <= {finding.code for finding in audit.findings}
+
+
+def test_wrong_preprocessing_stands_for_what_follows_from_it() -> None:
+    net, (x, y) = digits_net("healthy"), digits("test")
+    audit = bnaudit.measure(net, TensorDataset(255 * x, y))
+    assert audit.verdict is not None
+    assert audit.verdict.level == "shifted"
+    assert [finding.code for finding in audit.findings] == ["BN301"]

@@ -30,7 +30,12 @@ from bnaudit.results import Audit
     source="Wu & Johnson 2021 (arXiv:2105.07576), section 5; Li et al. 2016 (AdaBN, "
     "arXiv:1603.04779); Schneider et al. 2020 (arXiv:2006.16971)",
     thresholds=(
-        Threshold("shift", SHIFT_THRESHOLD, "Output shift between the two data sets, as in BN101."),
+        Threshold(
+            "shift",
+            SHIFT_THRESHOLD,
+            "Output shift between the two data sets, as in BN101.",
+            same_as="BN101",
+        ),
     ),
     unless=("BN301",),
 )
@@ -117,7 +122,7 @@ def batches_not_random(audit: Audit, limits: Limits) -> Iterator[Found]:
     means="A layer that the network calls several times in a forward sees another distribution at "
     "each call: no single set of statistics fits all of them.",
     computed="For each call the ESM that statistics of all calls together have there, with its "
-    "jackknife interval; the largest one's lower limit is above the threshold.",
+    "jackknife; tested as in BN101, over all calls of all shared layers (Holm).",
     matters="Detection heads shared over feature levels, siamese networks, recurrent blocks: "
     "shared statistics are a compromise that training never saw (Wu 2021, section 5.2: layers "
     "shared between domains).",
@@ -129,6 +134,7 @@ def batches_not_random(audit: Audit, limits: Limits) -> Iterator[Found]:
             "shift",
             SHIFT_THRESHOLD,
             "ESM of the pooled statistics at a call, in standard deviations, as in BN101.",
+            same_as="BN101",
         ),
     ),
     unless=("BN301",),
@@ -181,7 +187,12 @@ def call_sites_differ(audit: Audit, limits: Limits) -> Iterator[Found]:
             0.2,
             "Share, 0 to 1, by which leaving out the padding has to lower the ESM.",
         ),
-        Threshold("shift", SHIFT_THRESHOLD, "ESM, in standard deviations, that it is about."),
+        Threshold(
+            "shift",
+            SHIFT_THRESHOLD,
+            "ESM, in standard deviations, that it is about.",
+            same_as="BN101",
+        ),
     ),
 )
 def padding(audit: Audit, limits: Limits) -> Iterator[Found]:

@@ -37,14 +37,21 @@ from bnaudit.results import Audit, LayerAudit
     "when you train anew, a batch-free norm in each block (XBNBlock) stops the accumulation.",
     source="Huang et al. 2022 (arXiv:2203.10778), sections 3 and 4",
     thresholds=(
-        Threshold("spearman", 0.5, "Rank correlation, −1 to 1. Below, depth explains little."),
+        Threshold(
+            "spearman", 0.5, "Rank correlation, −1 to 1. Below, depth explains little.", least=-1
+        ),
         Threshold(
             "growth",
             1.5,
             "Ratio of the two root mean squares. Noise and architecture alone give up to about "
             "1.3 in the sample models.",
         ),
-        Threshold("shift", SHIFT_THRESHOLD, "Output shift that some layer has to exceed, BN101."),
+        Threshold(
+            "shift",
+            SHIFT_THRESHOLD,
+            "Output shift that some layer has to exceed, BN101.",
+            same_as="BN101",
+        ),
     ),
     unless=("BN301",),
 )
@@ -86,14 +93,19 @@ def accumulates(audit: Audit, limits: Limits) -> Iterator[Found]:
     means="Some layers are off for what stands upstream, more than for their own estimates; the "
     "finding names them, and says which layers cause it.",
     computed="A layer inherits more than it causes when its inherited shift exceeds the upper 95% "
-    "limit of its own shift, and BN101's test names it. The causes are the fewest layers upstream "
-    "of the one that inherits most which hold at least half of the squared own output shifts there.",
+    "limit of its own shift, and BN101's test names it. The causes: of the layers upstream of the "
+    "one that inherits most, the fewest that hold half of the sum of squared own output shifts.",
     matters="A layer that only inherits is mended by mending the layers that cause it (Huang "
     "2022). Where the first layer is the only cause, the data are to be looked at first.",
     remedy="Look at the layers that cause it; recalibrating all layers together mends both.",
     source="Huang et al. 2022 (arXiv:2203.10778), section 3",
     thresholds=(
-        Threshold("shift", SHIFT_THRESHOLD, "Output shift, as in BN101: of layers that are off."),
+        Threshold(
+            "shift",
+            SHIFT_THRESHOLD,
+            "Output shift, as in BN101: of layers that are off.",
+            same_as="BN101",
+        ),
     ),
     unless=("BN301",),
 )

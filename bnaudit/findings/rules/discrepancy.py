@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from bnaudit.findings import commands
 from bnaudit.findings.phrases import named, plural
 from bnaudit.findings.rule import Found, Limits, Threshold, rule
+from bnaudit.findings.shifted import SHIFT_THRESHOLD, shifted_layers
 from bnaudit.results import Audit, LayerAudit, NetworkAudit
 
 _DISAGREEMENT = Threshold(
@@ -25,8 +26,16 @@ _RELATIVE = Threshold(
 _HOW = (
     "The outputs under mini-batch statistics against those under the estimates, on the same "
     "samples: the top-1 class differs on more than the threshold's share, by the lower limit of "
-    "Wilson's 95% interval; for other outputs the relative RMS difference. Over the layers, "
-    "`discrepancy² = shift² + batch noise²`; "
+    "Clopper and Pearson's exact 95% interval; for other outputs the relative RMS difference. Over "
+    "the layers, `discrepancy² = shift² + batch noise²`; "
+)
+
+
+_NO_COST = "; the accuracy is not known to suffer"
+
+_NOT_SAID = (
+    "Nothing, unless the model is trained with batches so small: say with --train-batch-size how "
+    "large they are, per device."
 )
 
 
@@ -52,20 +61,32 @@ class _Disagreement:
     "This part of the disagreement goes away with better statistics.",
     remedy="Recalibrate; data that took no part decide.",
     source="Wu & Johnson 2021 (arXiv:2105.07576), sections 3 and 4; PyTorch issues 4741 and 5406",
-    thresholds=(_DISAGREEMENT, _RELATIVE),
-    unless=("BN301",),
+    thresholds=(
+        _DISAGREEMENT,
+        _RELATIVE,
+        Threshold(
+            "shift",
+            SHIFT_THRESHOLD,
+            "Output shift, as in BN101: where no layer exceeds it, the finding is information.",
+            same_as="BN101",
+        ),
+    ),
+    unless=("BN301", "BN303"),
 )
 def disagreement_by_shift(audit: Audit, limits: Limits) -> Iterator[Found]:
     """The two conditions disagree, mostly for shift."""
     found = _disagreement(audit, limits)
-    if found is not None and found.shift_share > 0.5:
-        yield Found(
-            f"{found.words}; {found.shift_share:.0%} of the layers' squared discrepancy is shift "
-            "of the estimates, which recalibration removes.",
-            (),
-            dict(found.evidence),
-            command=commands.recalibrate(audit),
-        )
+    if found is None or found.shift_share <= 0.5:
+        return
+    grave = shifted_layers(audit, limits["shift"])
+    yield Found(
+        f"{found.words}; {found.shift_share:.0%} of the layers' squared discrepancy is shift of "
+        "the estimates, which recalibration removes.",
+        (),
+        dict(found.evidence),
+        severity=None if grave else "info",
+        command=commands.recalibrate(audit),
+    )
 
 
 @rule(
@@ -77,30 +98,44 @@ def disagreement_by_shift(audit: Audit, limits: Limits) -> Iterator[Found]:
     "because mini-batches of this size are too small: their statistics are noisy.",
     computed=_HOW + "the noise has half of the sum or more.",
     matters="No statistics remove it: it belongs to the batch size. A network trained so has seen "
-    "noise that it does not see at inference (Wu 2021, section 4; Summers 2020, sections on Ghost "
-    "and on small batches). At a batch size that the network was not trained with it means only "
-    "that it must not be trained so.",
+    "noise that it does not see at inference (Wu 2021, section 4; Summers 2020 on Ghost Batch Norm "
+    "and on small batches). Where --train-batch-size does not say that it was trained so, this is "
+    "information: it must not be.",
     remedy="Train with larger normalisation batches (SyncBatchNorm), with GroupNorm, or finish "
     "training with frozen statistics; measure with --train-batch-size at the size that is really "
     "used.",
     source="Wu & Johnson 2021 (arXiv:2105.07576), section 4; Summers & Dinneen 2020 "
     "(arXiv:1906.03548), sections 3.2 and 3.4",
-    thresholds=(_DISAGREEMENT, _RELATIVE),
-    unless=("BN301",),
+    thresholds=(
+        _DISAGREEMENT,
+        _RELATIVE,
+        Threshold(
+            "loss",
+            0.005,
+            "Accuracy, 0 to 1, that the mini-batches' statistics have to cost, significantly "
+            "(McNemar's exact test at 5%); where they cost less, or nobody knows, the finding is "
+            "information: undecided samples change their class in any network.",
+        ),
+    ),
+    unless=("BN301", "BN303"),
 )
 def disagreement_by_noise(audit: Audit, limits: Limits) -> Iterator[Found]:
     """The two conditions disagree, mostly for batch noise."""
     found = _disagreement(audit, limits)
     if found is None or found.shift_share > 0.5:
         return
+    costs = _costs(audit.network, limits["loss"])
+    said = audit.train_batch_size is not None
     noisy = [layer for layer in audit.audited if layer.batch_noise is not None]
     worst = max(noisy, key=lambda layer: layer.batch_noise or 0.0)
     yield Found(
         f"{found.words}; {1 - found.shift_share:.0%} of the layers' squared discrepancy is noise "
         f"of batches of {audit.batch_statistics_size} (up to {worst.batch_noise:.2f} in "
-        f"{named(worst.name)}), which no statistics remove.",
+        f"{named(worst.name)}), which no statistics remove{'' if costs else _NO_COST}.",
         (),
         dict(found.evidence),
+        severity=None if costs and said else "info",
+        remedy=None if said else _NOT_SAID,
     )
 
 
@@ -125,7 +160,7 @@ def disagreement_by_noise(audit: Audit, limits: Limits) -> Iterator[Found]:
             "are significant and do not matter.",
         ),
     ),
-    unless=("BN301",),
+    unless=("BN301", "BN303"),
 )
 def batch_statistics_better(audit: Audit, limits: Limits) -> Iterator[Found]:
     """Significantly more samples are right under the mini-batches' statistics."""
@@ -194,6 +229,19 @@ def other_eps_better(audit: Audit, limits: Limits) -> Iterator[Found]:
         )
 
 
+def _costs(network: NetworkAudit | None, least: float) -> bool:
+    """Whether the mini-batches' statistics are significantly less accurate than the estimates."""
+    if network is None or network.deployed_compared is None or network.batch_statistics is None:
+        return False
+    loss = network.deployed_compared.accuracy - network.batch_statistics.accuracy
+    only_deployed, only_batch = network.only_deployed_correct, network.only_batch_correct
+    if only_deployed is None or only_batch is None or loss < least:
+        return False
+    from bnaudit.stats.paired import mcnemar
+
+    return mcnemar(only_deployed, only_batch) < 0.05
+
+
 def _disagreement(audit: Audit, limits: Limits) -> _Disagreement | None:
     """Whether the outputs differ beyond the threshold; None where they do not, or nobody knows."""
     network, share = audit.network, _shift_share(audit.audited)
@@ -214,21 +262,22 @@ def _disagreement(audit: Audit, limits: Limits) -> _Disagreement | None:
 def _of_classes(
     network: NetworkAudit, agreement: float, shift_share: float, threshold: float
 ) -> _Disagreement | None:
-    from bnaudit.stats.paired import share
+    from scipy.stats import binomtest
 
     differing = round((1 - agreement) * network.compared)
-    found = share(differing, network.compared)
-    if found.low <= threshold:
+    limits = binomtest(differing, network.compared).proportion_ci(0.95, method="exact")
+    low, high, value = float(limits.low), float(limits.high), differing / network.compared
+    if low <= threshold:
         return None
     words = (
         f"Under mini-batch statistics at {network.batch_size} the top-1 class differs on "
-        f"{found.value:.1%} of {plural(network.compared, 'sample')} (95% interval {found.low:.1%} "
-        f"to {found.high:.1%})"
+        f"{value:.1%} of {plural(network.compared, 'sample')} (95% interval {low:.1%} to "
+        f"{high:.1%})"
     )
     evidence = {
-        "disagreement": found.value,
-        "low": found.low,
-        "high": found.high,
+        "disagreement": value,
+        "low": low,
+        "high": high,
         "kl": network.kl,
         "shift_share": shift_share,
     }

@@ -19,9 +19,9 @@ from bnaudit.results import Audit, LayerAudit
     "bessel-bias",
     "warning",
     Audit,
-    means="The running variances are too large by the factor n/(n − 1), in all channels: PyTorch's "
-    "`running_var` averages the *unbiased* variances of mini-batches, while training normalises by "
-    "the biased ones. At small n, the values a channel has in a mini-batch, that matters, from "
+    means="The running variances are too large by the factor n/(n − 1), channel by channel: "
+    "PyTorch's `running_var` averages the *unbiased* variances of mini-batches, training uses the "
+    "biased ones. At small n, the values a channel has in a mini-batch, that matters, from "
     "the second layer on: the first one sees no normalised input.",
     computed="For each layer the median over channels of ln(v̂/v), everything upstream corrected, "
     "against its standard error. The layers concerned have ln(v̂/v) above the threshold and above "
@@ -61,7 +61,7 @@ def bessel_bias(audit: Audit, limits: Limits) -> Iterator[Found]:
     worst = max(layers, key=_own_log_ratio)
     yield Found(
         f"In {len(layers)} of {plural(len(told), 'layer')} the running variances are too large by "
-        f"n/(n − 1) in all channels (by {math.expm1(_own_log_ratio(worst)):.1%} in "
+        f"n/(n − 1), in nearly all channels (by {math.expm1(_own_log_ratio(worst)):.1%} in "
         f"{named(worst.name)}), as training with mini-batches of about {max(1, round(batch))} "
         "samples leaves them.",
         names_of(layers),
@@ -178,7 +178,10 @@ def _rank_correlation_with_depth(values: list[float]) -> float:
     remedy="Recalibrate on the training data, or on the data that the model will see; held-out "
     "data decide.",
     source="Wu & Johnson 2021 (arXiv:2105.07576), sections 3 and 5",
-    thresholds=(Threshold("shift", SHIFT_THRESHOLD, "Output shift, as in BN101."),),
+    thresholds=(
+        Threshold("shift", SHIFT_THRESHOLD, "Output shift, as in BN101.", same_as="BN101"),
+    ),
+    unless=("BN301",),
 )
 def estimates_wrong(audit: Audit, limits: Limits) -> Iterator[Found]:
     """Shift beyond threshold and noise on the training data themselves."""
@@ -228,7 +231,7 @@ def estimates_wrong(audit: Audit, limits: Limits) -> Iterator[Found]:
             "What the mixture leaves of the own shift, 0 to 1. At most 0.03 in a model that had "
             "not warmed up, at least 0.4 in every layer of others.",
         ),
-        Threshold("shift", SHIFT_THRESHOLD, "Own output shift, as in BN101."),
+        Threshold("shift", SHIFT_THRESHOLD, "Own output shift, as in BN101.", same_as="BN101"),
     ),
     unless=("BN301", "BN004", "BN007"),
 )

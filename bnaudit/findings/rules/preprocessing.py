@@ -65,6 +65,12 @@ AS_GOOD_AT_MOST = 2.0
             "data that differ otherwise as well may keep more than `left`.",
         ),
         Threshold(
+            "most",
+            1.0,
+            "What may be left at most, in standard deviations, whatever the share: more than that "
+            "is no sound network on sound data.",
+        ),
+        Threshold(
             "range",
             0.75,
             "The range of pixel values, of 0 to 1, from which `left` counts. A batch of images "
@@ -129,7 +135,7 @@ def explained(preprocessing: Preprocessing, limits: Limits | None = None) -> Fou
 
 def _leaves_little(candidate: Candidate, limits: Limits) -> bool:
     shift = candidate.shift
-    usual = limits["share"] * shift.before
+    usual = min(limits["share"] * shift.before, limits["most"])
     low, high = candidate.pixel_range
     if high - low >= limits["range"] or candidate.pixels is not None:
         usual = max(usual, limits["left"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bnaudit.findings import commands
-from bnaudit.findings.phrases import evidence, named, names_of, number, plural, with_interval
+from bnaudit.findings.phrases import evidence, named, names_of, plural, with_interval
 from bnaudit.findings.rule import Found, Limits, Threshold, rule
 from bnaudit.findings.shifted import SHIFT_THRESHOLD, samples_needed, shifted_layers
 from bnaudit.results import Audit, LayerAudit
@@ -84,7 +84,7 @@ def estimation_shift(audit: Audit, limits: Limits) -> Iterator[Found]:
             "Share, 0 to 1, of the squared shift. A twentieth of equal channels carries 0.05; in "
             "the sample models, whose shifts concern all channels, at most 0.5.",
         ),
-        Threshold("shift", SHIFT_THRESHOLD, "Output shift, as in BN101."),
+        Threshold("shift", SHIFT_THRESHOLD, "Output shift, as in BN101.", same_as="BN101"),
     ),
     unless=("BN301",),
 )
@@ -99,12 +99,10 @@ def few_channels(audit: Audit, limits: Limits) -> Iterator[Found]:
         return
     worst = max(layers, key=lambda layer: layer.concentration or 0.0)
     few = max(1, worst.channels // 20)
-    largest = number(worst.worst_channel_shift or 0.0)
     yield Found(
         f"In {plural(len(layers), 'layer')} a few channels carry the shift: in {named(worst.name)} "
         f"{plural(few, 'channel')} of {worst.channels} {'has' if few == 1 else 'have'} "
-        f"{worst.concentration:.0%} of it (the largest shift, {largest}, in channel "
-        f"{worst.worst_channel}).",
+        f"{worst.concentration:.0%} of it.",
         names_of(layers),
         {
             layer.name: {
@@ -129,7 +127,9 @@ def few_channels(audit: Audit, limits: Limits) -> Iterator[Found]:
     matters="A verdict on too few samples is a coin's: neither a pass nor a failure means much.",
     remedy="Measure on more samples.",
     source="Busing et al. 1999 (jackknife of unequal groups)",
-    thresholds=(Threshold("shift", SHIFT_THRESHOLD, "Output shift, as in BN101."),),
+    thresholds=(
+        Threshold("shift", SHIFT_THRESHOLD, "Output shift, as in BN101.", same_as="BN101"),
+    ),
     unless=("BN301",),
 )
 def too_few_samples(audit: Audit, limits: Limits) -> Iterator[Found]:
@@ -151,17 +151,23 @@ def too_few_samples(audit: Audit, limits: Limits) -> Iterator[Found]:
         for layer in layers
         if layer.output_shift is not None and layer.output_shift.high is not None
     ]
-    needed = max(sizes, default=160)
-    enough = f"about {needed:,} would do" if needed < 100 * samples else "no number would settle it"
+    without_interval = len(sizes) < len(layers)
+    needed = max([*sizes, *([max(160, 2 * samples)] if without_interval else [])])
+    settles = without_interval or needed < 100 * samples
+    enough = "their shift lies at the threshold itself, which no number settles"
     available = audit.data.available
+    if settles:
+        more = ", more than there are" if available is not None and needed > available else ""
+        enough = f"about {needed:,} would do{more}"
     option = "all" if available is not None and available <= needed else str(needed)
-    can = needed < 100 * samples and (available is None or available > samples)
+    can = settles and (available is None or available > samples)
     yield Found(
         f"{plural(samples, 'sample')} {'is' if samples == 1 else 'are'} too few to judge "
         f"{plural(len(layers), 'layer')}: whether their output shift exceeds {threshold:g} is open"
         f"; {enough}.",
         names_of(layers),
-        {"samples": samples, "needed": needed if needed < 100 * samples else None},
+        {"samples": samples, "needed": needed if settles else None},
+        remedy=None if settles else "Nothing: look at their figures, or move the threshold.",
         command=commands.measure_again(audit, "--samples", option) if can else None,
     )
 
