@@ -142,7 +142,7 @@ def _explained(error: NonFiniteError, stored: State) -> NonFiniteError:
     if not broken:
         return error
     causes = " ".join(f"{finding.code}: {finding.sentence} {finding.remedy}" for finding in broken)
-    return NonFiniteError(f"{causes} So {error}", layer=error.layer, batch=error.batch)
+    return NonFiniteError(f"{causes} That is why {error}", layer=error.layer, batch=error.batch)
 
 
 def _on_training_data(

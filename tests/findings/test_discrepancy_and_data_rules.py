@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import bnaudit
+from bnaudit.errors import NonFiniteError
 from bnaudit.results import Finding
 
 IMAGES, LABELS = digits("test")
@@ -184,3 +185,22 @@ def test_padding_that_the_statistics_include_is_not() -> None:
     sequences = padded(gaussian(400, 4, 60) + 1.0)
     net = exactly_calibrated(OverSequences().eval(), sequences)
     assert "BN305" not in measured(net, sequences)
+
+
+def test_noise_is_information_where_nobody_says_that_the_model_was_trained_so() -> None:
+    net = digits_net("healthy")
+    assert measured(net, IMAGES, LABELS, batch_size=2, attribute="none")["BN202"].severity == "info"
+    said = measured(net, IMAGES, LABELS, train_batch_size=2, attribute="none")
+    assert said["BN202"].severity == "warning"
+
+
+def test_sorted_batches_are_not_blamed_on_their_size() -> None:
+    found = loaded(SORTED, labelled=True)
+    assert not {"BN201", "BN202", "BN203"} & found.keys()
+
+
+def test_statistics_that_are_not_finite_are_named_where_the_activations_break() -> None:
+    net = digits_net("healthy")
+    net.blocks[1].bn1.running_mean[3] = torch.nan
+    with pytest.raises(NonFiniteError, match=r"BN001: .*blocks\.1\.bn1.* That is why layer"):
+        measured(net, IMAGES, LABELS, attribute="none")
