@@ -1,4 +1,4 @@
-"""What layers see of single samples: their means, and their moments with and without padding."""
+"""What layers see of single samples: their moments with and without padding."""
 
 from __future__ import annotations
 
@@ -42,23 +42,6 @@ class _FirstInputs:
             self._seen.add(layer.name)
             self._look(layer, self._batch, channels_first(layer, x))
         return forward(x)
-
-
-@dataclass
-class SampleMeans:
-    """The mean of each sample's input, by layer and batch: each (B, C), float64, on the CPU.
-
-    A layer whose rows are no multiple of the samples is left out.
-    """
-
-    means: dict[str, list[Tensor]] = field(default_factory=dict)
-
-    def __call__(self, layer: BNLayer, batch: Batch, x: Tensor) -> None:
-        """One batch's input of a layer, (N, C, *)."""
-        rows = x.flatten(2).mean(2) if x.dim() > 2 else x
-        if rows.shape[0] % batch.size == 0:
-            of_samples = rows.view(batch.size, -1, rows.shape[1]).float().mean(1)
-            self.means.setdefault(layer.name, []).append(of_samples.to("cpu", torch.float64))
 
 
 @dataclass

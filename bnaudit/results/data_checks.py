@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from bnaudit.results.change import Change
 
@@ -11,11 +12,12 @@ from bnaudit.results.change import Change
 class Spread:
     """How far mini-batches differ, against random ones of the same samples.
 
-    `of`: "labels", or the layer whose input it is. `ratio`: the variance of the mini-batches' means
-    over what shuffling the same samples gives; `p_value`: of the permutation test that it is 1.
+    `of`: what was compared; "levels" are mean and deviation of each sample's input. `ratio`: the
+    variance of the mini-batches' means over what shuffling the same samples gives; `p_value`: of
+    the permutation test that it is 1.
     """
 
-    of: str
+    of: Literal["labels", "inputs", "levels"]
     ratio: float
     p_value: float
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from bnaudit.engine.batches import Batch, labels_of
 from bnaudit.engine.conditions import Subject
 from bnaudit.engine.layers import BNLayer
-from bnaudit.engine.per_sample import PaddedMoments, SampleMeans, show_inputs
+from bnaudit.engine.per_sample import PaddedMoments, show_inputs
 from bnaudit.results import Audit, BatchOrder, Change, DataChecks, PaddedLayer, Spread
 from bnaudit.stats.batch_order import between_batches
 from bnaudit.stats.moments import Moments
@@ -37,14 +39,10 @@ def check_data(audit: Audit, subject: Subject, kept: Kept) -> DataChecks:
     """
     layers = [layer for layer in subject.layers if layer.role == "estimated" and layer.verified]
     by_name = {layer.name: layer for layer in layers}
-    called = [by_name[layer.name] for layer in audit.audited if layer.name in by_name]
-    if not called:
-        return DataChecks()
     found = DataChecks()
     given = kept.reader.order_seed is None
     if given and len(kept.batches) > 1:
-        ends = list(dict.fromkeys((called[0], called[-1])))
-        found = DataChecks(order=_order(subject, ends, kept.as_given(ORDER_SAMPLES)))
+        found = DataChecks(order=_order(kept.as_given(ORDER_SAMPLES)))
     over_sequences = [by_name[name] for name in _over_sequences(audit) if name in by_name]
     if over_sequences:
         few = kept.regrouped(CHECKED_SAMPLES)
@@ -52,27 +50,49 @@ def check_data(audit: Audit, subject: Subject, kept: Kept) -> DataChecks:
     return found
 
 
-def _order(subject: Subject, layers: list[BNLayer], batches: Sequence[Batch]) -> BatchOrder | None:
-    look = SampleMeans()
-    show_inputs(subject, layers, batches, look)
+def _order(batches: Sequence[Batch]) -> BatchOrder | None:
+    """From labels and inputs alone: no forward is needed."""
     sizes = [batch.size for batch in batches]
-    figures: list[tuple[str, Tensor]] = []
+    figures: list[tuple[Literal["labels", "inputs", "levels"], Tensor]] = []
     labels = [labels_of(batch.data) for batch in batches]
     if all(given is not None for given in labels):
         classes = torch.cat([given.cpu() for given in labels if given is not None])
-        figures.append(
-            ("labels", torch.nn.functional.one_hot(classes.unique(return_inverse=True)[1]))
-        )
-    for layer in layers:
-        means = look.means.get(layer.name, [])
-        if [len(mean) for mean in means] == sizes:
-            figures.append((layer.name, torch.cat(means)))
+        figures.append(("labels", functional.one_hot(classes.unique(return_inverse=True)[1])))
+    inputs = [_thumbnails(batch.data) for batch in batches]
+    if all(given is not None for given in inputs):
+        pieces = [given.cpu() for given in inputs if given is not None]
+        width = pieces[0].shape[1]
+        if [piece.shape for piece in pieces] == [(size, width) for size in sizes]:
+            together = torch.cat(pieces)
+            figures.append(("inputs", together))
+            figures.append(("levels", torch.stack([together.mean(1), together.std(1)], 1)))
     spreads = []
     for name, values in figures:
         found = between_batches(values.double().numpy(), sizes)
         if found is not None:
             spreads.append(Spread(name, found.ratio, found.p_value))
     return BatchOrder(sum(sizes), len(sizes), tuple(spreads)) if spreads else None
+
+
+def _thumbnails(data: Any) -> Tensor | None:
+    """A few figures of each sample's input, (N, F): images of 4×4 pixels, or means over stretches.
+
+    None where the inputs are no tensor of floats.
+    """
+    first = data
+    if isinstance(data, Mapping):
+        first = next((value for value in data.values() if isinstance(value, Tensor)), None)
+    elif isinstance(data, (list, tuple)) and data:
+        first = data[0]
+    if not isinstance(first, Tensor) or not first.is_floating_point() or first.dim() < 2:
+        return None
+    values = first.detach().float()
+    if values.dim() == 4:
+        return functional.adaptive_avg_pool2d(values, 4).flatten(1)
+    flat = values.flatten(1)
+    if flat.shape[1] <= 64:
+        return flat
+    return functional.adaptive_avg_pool1d(flat[:, None], 64)[:, 0]
 
 
 def _over_sequences(audit: Audit) -> list[str]:

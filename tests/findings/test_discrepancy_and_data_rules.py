@@ -111,6 +111,10 @@ def test_a_loader_sorted_by_brightness_is_named_without_labels() -> None:
     assert "by source" in loaded(order, labelled=False)["BN303"].sentence
 
 
+def test_a_loader_sorted_by_class_is_named_by_its_images_alone() -> None:
+    assert "inputs" in loaded(SORTED, labelled=False)["BN303"].evidence
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_loader_that_shuffles_is_not(seed: int) -> None:
     order = torch.randperm(len(LABELS), generator=torch.Generator().manual_seed(seed))

@@ -72,8 +72,8 @@ def data_moved(audit: Audit, limits: Limits) -> Iterator[Found]:
     Audit,
     means="The batches that the loader gave are not random draws of its samples: they are sorted, "
     "by class, by source or by time.",
-    computed="The variance of the batches' means (of the labels, and of the inputs of the first "
-    "and of the last BatchNorm layer, by sample and channel) over what shuffling the same samples "
+    computed="The variance of the batches' means, of the labels, of the inputs (images of 4×4 "
+    "pixels) and of their means and deviations, over what shuffling the same samples, 512 at most, "
     "gives, with a permutation test at 1% in all. Only for batches that a loader gives: samples "
     "that bnaudit draws from a data set itself are random.",
     matters="Mini-batch statistics of sorted batches are those of one class: training on them "
@@ -99,19 +99,23 @@ def batches_not_random(audit: Audit, limits: Limits) -> Iterator[Found]:
     far = [s for s in order.spreads if s.ratio >= limits["ratio"] and s.p_value <= level]
     if not far:
         return
-    labels = next((spread for spread in far if spread.of == "labels"), None)
-    worst = labels or max(far, key=lambda spread: spread.ratio)
-    what = (
-        "their labels differ" if labels is not None else f"the inputs of {named(worst.of)} differ"
-    )
-    by = "by class" if labels is not None else "by source, or by time"
+    worst = next((spread for spread in far if spread.of == "labels"), None)
+    worst = worst or max(far, key=lambda spread: spread.ratio)
+    by = "by class" if worst.of == "labels" else "by source, or by time"
     yield Found(
-        f"The loader's batches are not random draws: from batch to batch {what} "
-        f"{number(worst.ratio)} times as much (variance) as shuffled ones of the same "
+        f"The loader's batches are not random draws: from batch to batch {_COMPARED[worst.of]} "
+        f"differ {number(worst.ratio)} times as much (variance) as shuffled ones of the same "
         f"{plural(order.samples, 'sample')} would; they look sorted {by}.",
         (),
         {s.of: {"ratio": s.ratio, "p_value": s.p_value} for s in order.spreads},
     )
+
+
+_COMPARED = {
+    "labels": "their labels",
+    "inputs": "their inputs",
+    "levels": "the means and deviations of their inputs",
+}
 
 
 @rule(
