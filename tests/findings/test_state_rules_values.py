@@ -26,7 +26,9 @@ def test_one_infinite_input_in_training_is_seen_in_every_layer_behind_it() -> No
     }
     assert channels_by_layer(finding) == broken
     assert "24 channels in all 3 layers" in finding.sentence
-    assert finding.command == "bnaudit recalibrate net.pt --model MODEL --data DATA"
+    assert finding.command == (
+        "bnaudit recalibrate net.pt --model MODEL --data DATA --transform TRANSFORM"
+    )
 
 
 def test_what_is_wrong_with_some_channels_of_one_layer_names_that_layer() -> None:
@@ -86,6 +88,8 @@ def test_no_variance_and_no_eps_is_a_division_by_zero() -> None:
     assert finding.severity == "error"
     assert "b.bn" in finding.layers
     assert 2 in channels_by_layer(finding)["b.bn"]
+    assert "eps" in finding.remedy
+    assert finding.command is None  # new statistics do not help, another eps does
 
 
 def test_with_an_eps_it_is_a_dead_channel_and_nothing_worse() -> None:

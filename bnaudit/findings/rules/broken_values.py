@@ -29,7 +29,8 @@ from bnaudit.results.state import LayerState, State
 )
 def non_finite_statistics(state: State, limits: Limits) -> Iterator[Found]:
     """NaN or infinity in running_mean or running_var."""
-    yield from _broken(state, _non_finite, "hold NaN or infinite statistics")
+    command = recalibrate_command(state)
+    yield from _broken(state, _non_finite, "hold NaN or infinite statistics", command)
 
 
 @rule(
@@ -47,7 +48,7 @@ def non_finite_statistics(state: State, limits: Limits) -> Iterator[Found]:
 )
 def negative_variance(state: State, limits: Limits) -> Iterator[Found]:
     """running_var below zero."""
-    yield from _broken(state, _negative, "hold negative variances")
+    yield from _broken(state, _negative, "hold negative variances", recalibrate_command(state))
 
 
 @rule(
@@ -64,7 +65,7 @@ def negative_variance(state: State, limits: Limits) -> Iterator[Found]:
 )
 def undefined_channels(state: State, limits: Limits) -> Iterator[Found]:
     """running_var + eps is zero."""
-    yield from _broken(state, _undefined, "divide by √(0 + eps) = 0")
+    yield from _broken(state, _undefined, "divide by √(0 + eps) = 0", command=None)
 
 
 def _non_finite(layer: LayerState) -> NDArray[np.bool_]:
@@ -80,7 +81,10 @@ def _undefined(layer: LayerState) -> NDArray[np.bool_]:
 
 
 def _broken(
-    state: State, broken: Callable[[LayerState], NDArray[np.bool_]], what: str
+    state: State,
+    broken: Callable[[LayerState], NDArray[np.bool_]],
+    what: str,
+    command: str | None,
 ) -> Iterator[Found]:
     by_layer: list[dict[str, Any]] = []
     for layer in state.layers:
@@ -97,5 +101,5 @@ def _broken(
         upper_first(f"{plural(total, 'channel')} in {where} {has}."),
         layers=names,
         evidence={"channels": total, "by_layer": by_layer},
-        command=recalibrate_command(state),
+        command=command,
     )
