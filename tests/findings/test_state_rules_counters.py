@@ -111,6 +111,18 @@ def test_new_layers_behind_pretrained_ones_are_information() -> None:
     finding = findings_of(train(model, 60))["BN009"]
     assert (finding.severity, finding.layers) == ("info", ("a.bn",))
     assert "counted 137 batches, the others 60" in finding.sentence
+    assert "new layers behind pretrained ones" in finding.sentence
+
+
+def test_layers_in_front_that_were_frozen_for_a_while_are_not_called_new_ones_behind() -> None:
+    model = train(Net(), 77)
+    model.a.bn.eval()
+    model.a.bn.train = lambda mode=True: model.a.bn  # type: ignore[method-assign]
+    finding = findings_of(train(model, 60))["BN009"]
+    assert (finding.severity, finding.layers) == ("info", ("a.bn",))
+    assert "counted 77 batches, the others 137" in finding.sentence
+    assert "frozen for a while" in finding.sentence
+    assert "behind" not in finding.sentence
 
 
 def average(*models: nn.Module) -> dict[str, Tensor]:

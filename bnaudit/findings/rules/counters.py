@@ -76,8 +76,9 @@ class _Group:
     computed="`num_batches_tracked` above 0, by layer, against the commonest count (the larger of "
     "two that are equally common). Exactly 2, 3, … times that, or half of it, is information "
     "only: activation checkpointing runs a forward twice, and a layer that is called k times a "
-    "forward counts k. So is one change at one depth: pretrained layers in front, new ones "
-    "behind.",
+    "forward counts k. So is one change at one depth: where the layers behind it counted fewer, "
+    "they are new ones behind pretrained ones; where the layers in front did, those were frozen "
+    "for a while, or put in front of pretrained ones.",
     matters="Layers that some forwards skip, that were frozen for a while, added later or reset "
     "follow the data with different memories. A layer that is updated twice a step forgets twice "
     "as fast: its momentum is in effect `1 − (1 − momentum)²`.",
@@ -114,7 +115,7 @@ def counts_differ(state: State, limits: Limits) -> Iterator[Found]:
         span = f"{low:,.6g}" if low == high else f"{low:,.6g} to {high:,.6g}"
         at_one_depth = len(others) == 1 and _changes(counts) == 1
         why = (
-            "one change of the count by depth, as new layers behind pretrained ones leave it"
+            _one_change(counts)
             if at_one_depth
             else "skipped by some forwards, frozen for a while, added later or reset"
         )
@@ -220,6 +221,16 @@ def _counts(state: State) -> dict[str, float]:
 def _usual(counts: dict[str, float]) -> float:
     """The commonest count, the larger of two that are equally common."""
     return max(Counter(counts.values()).items(), key=lambda item: (item[1], item[0]))[0]
+
+
+def _one_change(counts: dict[str, float]) -> str:
+    """What one change of the count by depth tells."""
+    first, *_, last = counts.values()
+    if last < first:
+        how = "as new layers behind pretrained ones leave it"
+    else:
+        how = "as layers in front leave it that were frozen for a while, or added later"
+    return f"one change of the count by depth, {how}"
 
 
 def _changes(counts: dict[str, float]) -> int:
