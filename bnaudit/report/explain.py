@@ -9,12 +9,12 @@ from rich.markdown import Markdown
 from rich.table import Table
 from rich.text import Text
 
-SEVERITY_STYLE = {"error": "bold red", "warning": "bold yellow", "info": "bold cyan"}
+from bnaudit.report.findings import STYLE
 
 
 def print_explanation(console: Console, title: str, severity: str, body: str) -> None:
     """A rule: its title in the colour of its severity, then its text, given as Markdown."""
-    console.print(Text(title, style=SEVERITY_STYLE.get(severity, "bold")))
+    console.print(Text(title, style=STYLE[severity]))
     console.print()
     console.print(Markdown(body))
 
@@ -27,7 +27,8 @@ def print_codes(console: Console, rows: Iterable[tuple[str, str, str, str]]) -> 
     table.add_column("severity", no_wrap=True)
     table.add_column("meaning", ratio=1)
     for code, name, severity, meaning in rows:
-        style = SEVERITY_STYLE.get(severity, "bold")
-        table.add_row(code, name, Text(severity, style=style), Text(meaning.replace("`", "")))
+        table.add_row(
+            code, name, Text(severity, style=STYLE[severity]), Text(meaning.replace("`", ""))
+        )
     console.print(table)
     console.print(Text("\nbnaudit explain CODE tells more of each; --all, of all of them."))
