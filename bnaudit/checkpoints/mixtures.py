@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bnaudit.results.lineage import Mixture
 from bnaudit.results.state import LayerState
 from bnaudit.stats import mixture
 from bnaudit.stats.mixture import Statistics
+from bnaudit.stats.moving_average import USUAL_MOMENTA
 
 CLOSE_FIT = 0.05
 """What a mixture may leave of the distance to the parent. One of two files leaves rounding, about
@@ -23,9 +26,9 @@ SMALLEST_DISTANCE = 1e-3
 FEWEST_CHANNELS = 4
 """One share always fits one channel, and nearly fits two."""
 
-USUAL_MOMENTA = (0.1, 0.03, 0.01)
-"""PyTorch's default, YOLO's, and that of networks ported from TensorFlow: no checkpoint stores it.
-"""
+LEAST_GAMMA = 0.01
+"""Channels with |γ| below this share of the layer's largest are left out: pruned ones, whose
+statistics mean nothing, and which give less than 1e-4 of the power that the largest gives."""
 
 MOST_FORWARDS = 30
 """The most batches of zeros that are looked for where no counter tells them. Of many powers one is
@@ -33,6 +36,10 @@ near any number."""
 
 SAME_POWER = 1e-3
 """How near a power has to be, relatively."""
+
+FINEST_MOMENTUM = 0.01
+"""The least momentum whose powers are looked for where no counter tells the batches: those of .001
+are as near to each other as `SAME_POWER`."""
 
 _WHOLE = 0.98
 """A share above which a mixture is one of its parts."""
@@ -44,10 +51,13 @@ def mixture_of(
     """The mixture that leaves least, where it leaves no more than `CLOSE_FIT` of the distance.
 
     `parents`: every parent's layer, None where a parent has none; `parent`: the nearest of them.
+    Pruned channels (`LEAST_GAMMA`) are left out.
     """
+    kept = _not_pruned(child)
+    child, parent = _channels(child, kept), _channels(parent, kept)
+    alike = [x for x in parents if x is not None and x.channels == len(kept)]
+    every = [_statistics(_channels(one, kept)) for one in alike]
     after, before = _statistics(child), _statistics(parent)
-    alike = [one for one in parents if one is not None and one.channels == child.channels]
-    every = [_statistics(one) for one in alike]
     usable = all(_is_usable(statistics, child.eps) for statistics in (after, before, *every))
     if child.channels < FEWEST_CHANNELS or not usable:
         return None
@@ -71,7 +81,7 @@ def _with_initial(child: LayerState, parent: Statistics) -> Mixture | None:
     if not 0 < share < _WHOLE:
         return None
     shares = (1 - share, share)
-    fit = mixture.mixed(shares, (parent, other))
+    fit = mixture.combined(shares, (parent, other))
     return Mixture("initial", shares, mixture.left_over(_statistics(child), fit, child.eps))
 
 
@@ -87,7 +97,7 @@ def _zero_batches(child: LayerState, parent: LayerState) -> Iterator[Mixture]:
     share = mixture.share_of(after, before, (zeros, zeros), child.eps)
     forwards = _forwards(1 - share, child, parent)
     if forwards is not None:
-        fit = mixture.mixed((1 - share,), (before,))
+        fit = mixture.combined((1 - share,), (before,))
         residual = mixture.left_over(after, fit, child.eps)
         yield Mixture("zero-batches", (1 - share, share), residual, *forwards)
     share = mixture.variance_share(after, before, child.eps)
@@ -104,7 +114,7 @@ def _forwards(kept: float, child: LayerState, parent: LayerState) -> tuple[int, 
         return None
     momenta = USUAL_MOMENTA if child.momentum is None else (child.momentum,)
     for momentum in momenta:
-        if not 0 < momentum < 1:
+        if not 0 < momentum < 1 or (passes is None and momentum < FINEST_MOMENTUM):
             continue
         sought = math.log(kept) / math.log1p(-momentum) if passes is None else passes
         forwards = round(sought)
@@ -127,8 +137,29 @@ def _of_parents(child: LayerState, parents: Sequence[Statistics]) -> Mixture | N
     shares = mixture.shares_of(after, parents, child.eps)
     if max(shares) >= _WHOLE:
         return None
-    fit = mixture.mixed(shares, parents)
+    fit = mixture.combined(shares, parents)
     return Mixture("parents", shares, mixture.left_over(after, fit, child.eps))
+
+
+def _not_pruned(layer: LayerState) -> NDArray[np.bool_]:
+    """Which channels count: all of them where γ is absent, unknown or 0 everywhere."""
+    size = np.ones(layer.channels) if layer.gamma is None else np.abs(layer.gamma)
+    largest = np.max(size, initial=0.0)
+    if not 0 < largest < np.inf:
+        return np.ones(layer.channels, dtype=bool)
+    kept: NDArray[np.bool_] = size >= LEAST_GAMMA * largest
+    return kept
+
+
+def _channels(layer: LayerState, kept: NDArray[np.bool_]) -> LayerState:
+    """The layer with these of its channels; γ and β, which are not looked at, are left out."""
+    return replace(
+        layer,
+        running_mean=layer.running_mean[kept],
+        running_var=layer.running_var[kept],
+        gamma=None,
+        beta=None,
+    )
 
 
 def _is_usable(statistics: Statistics, eps: float) -> bool:

@@ -41,7 +41,7 @@ def shares_of(child: Statistics, parents: Sequence[Statistics], eps: float) -> t
     return (1 - float(rest.sum()), *(float(share) for share in rest))
 
 
-def mixed(shares: Sequence[float], parts: Sequence[Statistics]) -> Statistics:
+def combined(shares: Sequence[float], parts: Sequence[Statistics]) -> Statistics:
     """Σ share·part, of means and of variances."""
     pairs = list(zip(shares, parts, strict=True))
     mean = np.sum([share * part[0] for share, part in pairs], axis=0)

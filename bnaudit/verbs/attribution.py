@@ -33,7 +33,7 @@ from bnaudit.results import (
     VarianceRatio,
 )
 from bnaudit.stats.jackknife import deal, group_count
-from bnaudit.stats.mixture import left_over, mixed, share_of
+from bnaudit.stats.mixture import combined, left_over, share_of
 from bnaudit.stats.moments import merge, pool
 from bnaudit.stats.shift import inherited_shift, squared_shift
 from bnaudit.verbs.bars import Bar
@@ -106,7 +106,7 @@ def initial_share(
     share = share_of(child, parent, initial, eps) if distance > 0 else math.nan
     if not math.isfinite(share):
         return None
-    rest = left_over(child, mixed((1 - share, share), (parent, initial)), eps)
+    rest = left_over(child, combined((1 - share, share), (parent, initial)), eps)
     return InitialShare(share, rest / distance)
 
 
@@ -127,13 +127,19 @@ class Kept:
                 left -= batch.size
             yield batch
 
-    def regrouped(self, most: int = sys.maxsize) -> list[Batch]:
-        """At most so many samples of what was kept, in as many jackknife groups as they allow."""
+    def as_given(self, most: int = sys.maxsize) -> list[Batch]:
+        """At most so many samples of what was kept, in the groups they were read in."""
         batches, samples = [], 0
         for batch in self.batches:
             if samples < most:
                 batches.append(_cut(batch, min(batch.size, most - samples)))
                 samples += batches[-1].size
+        return batches
+
+    def regrouped(self, most: int = sys.maxsize) -> list[Batch]:
+        """At most so many samples of what was kept, in as many jackknife groups as they allow."""
+        batches = self.as_given(most)
+        samples = sum(batch.size for batch in batches)
         if not isinstance(self.reader, MapReader):
             final = self.reader.final_groups(samples)
             return [Batch(b.index, b.data, final[b.groups]) for b in batches]

@@ -12,9 +12,8 @@ from bnaudit.findings.phrases import among, plural, recalibrate_command, upper_f
 from bnaudit.findings.rule import Found, Limits, Threshold, rule
 from bnaudit.results.findings import Severity
 from bnaudit.results.state import LayerState, State
-
-USUAL_MOMENTA = (0.1, 0.03, 0.01, 0.001)
-"""PyTorch's, YOLO's, and those of networks ported from TensorFlow (.99, .999)."""
+from bnaudit.stats.moving_average import USUAL_MOMENTA
+from bnaudit.stats.moving_average import is_initial as are_initial
 
 SAME = 8 * 2.0**-23
 """Relative spread of channels that went through the same float32 arithmetic."""
@@ -160,10 +159,12 @@ class Constant:
     State,
     means="Every channel of a layer has the same variance, as forwards in train mode on constant "
     "inputs leave it.",
-    computed="The variances of a layer agree to rounding, are not 1 and are above ε. A batch of "
-    "zeros has variance 0, so that k of them leave `v̂ = (1 − momentum)ᵏ`: 0.9, 0.81, … k is "
-    "sought with the momentum of the model, then with 0.1, 0.03, 0.01 and 0.001. Where no k fits "
-    "it is a warning. A bias in front of the layer may have moved the means.",
+    computed="The variances of a layer with two channels or more agree (to `8·2⁻²³` in float32, to "
+    "the last bit in other types), are not 1 and are above ε. A batch of zeros has variance 0, so "
+    "that k of them leave `v̂ = (1 − momentum)ᵏ`: 0.9, 0.81, … k is sought with the momentum of "
+    "the model, then with 0.1, 0.03, 0.01 and 0.001, and fits where the power is off by at most "
+    "k + 1 roundings (2⁻²³ in float32, 2⁻¹⁰ in float16, 2⁻⁷ in bfloat16). Where no k fits it is a "
+    "warning. A bias in front of the layer may have moved the means.",
     matters="A forward that only probes shapes, warms up a device or traces a graph, made before "
     "`eval()`, counts as training for BatchNorm. Layers that training then skips keep these "
     "values, and no two channels of real data have one variance.",
@@ -218,9 +219,7 @@ def _found_constant(
 
 def is_initial(layer: LayerState) -> bool:
     """Whether mean is 0 and variance 1 in every channel, exactly."""
-    return bool(
-        layer.channels and np.all(layer.running_mean == 0) and np.all(layer.running_var == 1)
-    )
+    return are_initial(layer.running_mean, layer.running_var)
 
 
 def _constant(layer: LayerState, most_forwards: float) -> Constant | None:
