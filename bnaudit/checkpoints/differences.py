@@ -30,10 +30,12 @@ def is_floating(dtype: str) -> bool:
 
 
 def change(child: FileTensor, parent: FileTensor) -> WeightChange:
-    """How a tensor changed. One that is only rounded to half precision counts as unchanged."""
+    """How a tensor changed. One that is only rounded to half precision counts as unchanged, but for
+    what became infinite by it.
+    """
     if child.shape != parent.shape:
         return WeightChange(unmatched=1)
-    elements = changed = zeros_before = zeros_after = 0
+    elements = changed = zeros_before = zeros_after = infinite = 0
     squares = parent_squares = 0.0
     targets = _roundings(child.dtype, parent.dtype)
     for after, before in map(_wide, _pieces(child, parent)):
@@ -44,10 +46,15 @@ def change(child: FileTensor, parent: FileTensor) -> WeightChange:
         targets = [dtype for dtype in targets if _is_rounded(after, before, dtype)]
         gap = _gap(after, before)
         changed += gap.size - _zeros(gap)
-        squares += _squares(gap)
+        square = _squares(gap)
+        squares += square
+        if not math.isfinite(square):
+            infinite += int(np.count_nonzero(np.isinf(after) & np.isfinite(before)))
     if targets:
-        changed, squares = 0, 0.0
-    return WeightChange(elements, changed, squares, parent_squares, zeros_before, zeros_after)
+        changed, squares = infinite, math.inf if infinite else 0.0
+    return WeightChange(
+        elements, changed, squares, parent_squares, zeros_before, zeros_after, infinite=infinite
+    )
 
 
 def together(changes: Iterable[WeightChange]) -> WeightChange:

@@ -18,11 +18,10 @@ _NUMBER = re.compile(r"\d+$")
 @dataclass(frozen=True)
 class Segments:
     """`own`: by layer, in the order of the network where `ordered`, the tensors that feed it and no
-    earlier layer. `tail`: weights after the last layer, or not known to feed one.
+    earlier layer.
     """
 
     own: Mapping[str, tuple[str, ...]]
-    tail: tuple[str, ...]
     ordered: bool
 
 
@@ -73,7 +72,7 @@ def by_order(tensors: Mapping[str, FileTensor], layers: Sequence[str]) -> Segmen
             own[layer], waiting = tuple(waiting), []
         elif name in weights:
             waiting.append(name)
-    return Segments(own, tuple(waiting), ordered=True)
+    return Segments(own, ordered=True)
 
 
 def by_name(tensors: Mapping[str, FileTensor], layers: Sequence[str]) -> Segments:
@@ -83,8 +82,7 @@ def by_name(tensors: Mapping[str, FileTensor], layers: Sequence[str]) -> Segment
     """
     weights = weight_names(tensors, layers)
     own = {layer: tuple(_feeding(layer, tensors, weights)) for layer in layers}
-    fed = {name for names in own.values() for name in names}
-    return Segments(own, tuple(name for name in weights if name not in fed), ordered=False)
+    return Segments(own, ordered=False)
 
 
 def _feeding(layer: str, tensors: Mapping[str, FileTensor], weights: Sequence[str]) -> list[str]:

@@ -46,7 +46,8 @@ def inspect(
         option(
             metavar="PARENT",
             help="A checkpoint that this one comes from: what happened between the two, layer by "
-            "layer. May be repeated for one that was merged or averaged of several.",
+            "layer. May be repeated for one that was merged or averaged of several. "
+            "--checkpoint-key names the place in it too, where it has that one.",
             panel=FINDINGS,
         ),
     ] = None,

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import PurePath
 
+from bnaudit.findings.phrases import number
 from bnaudit.results.lineage import LayerLineage, Lineage
 from bnaudit.results.state import State
 
@@ -19,11 +20,12 @@ ROUNDING = 1e-12
 """What float64 leaves of a distance that is none."""
 
 
-def dummy_forwards(lineage: Lineage) -> tuple[LayerLineage, ...]:
+def dummy_forwards(lineage: Lineage, same_weights: float) -> tuple[LayerLineage, ...]:
     """The layers that forwards on zeros went through, in the order of the network.
 
     Those whose statistics are the parent's mixed with zeros, and, as only the first layers of a
     network receive zeros then, the others that moved with the same weights and the same count.
+    `same_weights`: the relative change up to which weights count as the same.
     """
     zeros = [
         layer
@@ -31,19 +33,23 @@ def dummy_forwards(lineage: Lineage) -> tuple[LayerLineage, ...]:
         if layer.mixture is not None and layer.mixture.kind == "zero-batches"
     ]
     counts = {layer.passes for layer in zeros}
-    if not any(lineage.change_before(layer) <= SAME_WEIGHTS for layer in zeros):
+    if not any(lineage.change_before(layer) <= same_weights for layer in zeros):
         return tuple(zeros)
     return tuple(
         layer
         for layer in lineage.layers
-        if layer in zeros or (layer.passes in counts and moved_alone(lineage, layer))
+        if layer in zeros
+        or (
+            layer.passes in counts
+            and moved_otherwise(layer)
+            and lineage.change_before(layer) <= same_weights
+        )
     )
 
 
-def moved_alone(lineage: Lineage, layer: LayerLineage) -> bool:
-    """Whether statistics moved, no mixture says how, and the weights before are the same."""
-    moved = layer.statistics == "moved" and not layer.reset and layer.mixture is None
-    return moved and lineage.change_before(layer) <= SAME_WEIGHTS
+def moved_otherwise(layer: LayerLineage) -> bool:
+    """Whether statistics moved, and neither a reset nor a mixture says how."""
+    return layer.statistics == "moved" and not layer.reset and layer.mixture is None
 
 
 def passes(layers: Sequence[LayerLineage]) -> tuple[float, float] | None:
@@ -67,8 +73,8 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f}%" if share >= 0.995 else f"{100 * share:.2g}%"
 
 
-def figure(value: float) -> str:
-    """`0.071`: two digits; 0 for what is only rounding, `infinite` for what is beyond measure."""
+def distance(value: float) -> str:
+    """A `number`; 0 for what is only rounding, `infinite` for what is beyond measure."""
     if not math.isfinite(value):
         return "infinite"
-    return f"{value:.2g}" if abs(value) > ROUNDING else "0"
+    return number(value if abs(value) > ROUNDING else 0.0)

@@ -220,9 +220,11 @@ def _bars(counts: Sequence[int]) -> str:
 def legend(inspection: Inspection) -> RenderableType:
     """What the columns are, in one paragraph."""
     bad = any(layer.non_finite for layer in inspection.layers)
+    multiple = inspection.multiple_of_eps
+    times = "" if multiple == 1 else f"{multiple:g} times "
     text = (
         "n: num_batches_tracked; mean, var, |γ|: over the channels; scale: the largest "
-        "|γ|/√(var + eps); dead: channels whose variance is below eps"
+        f"|γ|/√(var + eps); dead: channels whose variance is below {times}eps"
         f"{f'; {BAD}: channels with NaN or infinity' if bad else ''}. Strips: how many channels "
         "lie where, from the least to the largest value in the table; █: the layer's fullest bin."
     )

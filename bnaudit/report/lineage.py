@@ -29,15 +29,15 @@ HEADERS = ("stat.", "out", "own w", "up w", "n", "what")
 NAMED = 1e6
 """What being named by a finding weighs where a long table is shortened."""
 
-DETAILS = ("out",)
+DETAILS = ("stat.",)
 """Left out in a narrow terminal; the document has it."""
 
 LEGEND = (
-    "stat.: how far the statistics are from the parent's, in standard deviations{out}; own w: "
-    "relative change of the weights that feed the layer, up w: the largest up to there; n: "
-    "num_batches_tracked, of the parent → here."
+    "out: how far the statistics are from the parent's, in standard deviations, weighted by γ²"
+    "{all}; own w: relative change of the weights that feed the layer, up w: the largest up to "
+    "there; n: num_batches_tracked, of the parent → here."
 )
-OUT = ", out: weighted by γ²"
+ALL = "; stat.: all channels alike"
 
 
 def print_comparison(
@@ -53,7 +53,7 @@ def print_comparison(
     if comparison.layers and not (comparison.statistics_equal and comparison.weights_equal):
         console.print()
         console.print(layer_table(comparison, findings, console.width, all_layers=all_layers))
-        legend = LEGEND.format(out=OUT if console.width >= WIDE else "")
+        legend = LEGEND.format(all=ALL if console.width >= WIDE else "")
         console.print(Padding(Text(legend, style="dim"), (1, 0, 0, 0)))
 
 
@@ -65,6 +65,7 @@ def about(comparison: Comparison) -> RenderableType:
     others = [parent for parent in comparison.parents if parent != comparison.parent]
     if others:
         grid.add_row("parents", Text(f"the nearest of {len(comparison.parents)}: {some(others)}"))
+    grid.add_row("read at", Text(comparison.key or "the top level of the file"))
     grid.add_row("weights", Text(_weights(comparison)))
     grid.add_row("statistics", Text(_statistics(comparison)))
     tensors = _tensors(comparison)
@@ -84,6 +85,8 @@ def _weights(comparison: Comparison) -> str:
         f"{_percent(weights.changed_share)} of {weights.elements:,} changed",
         f"relative change {short(weights.relative_change)}",
     ]
+    if weights.infinite:
+        parts.append(f"{weights.infinite:,} became infinite")
     for what, both in (
         ("zeros", (weights.sparsity_before, weights.sparsity_after)),
         ("distinct values", (weights.distinct_before, weights.distinct_after)),
@@ -143,8 +146,8 @@ def layer_table(
         what = words.get(layer.name, _plainly(layer))
         upstream = layer.largest_upstream_change
         cells = (
-            Text(_figure(layer.distance), style="bold"),
-            _figure(layer.output_distance),
+            _figure(layer.distance),
+            Text(_figure(layer.output_distance), style="bold"),
             _figure(layer.own_change),
             _figure(upstream) if comparison.ordered else "?",
             _counts(layer),
@@ -156,7 +159,7 @@ def layer_table(
 
 def _badness(layer: ComparedLayer, words: dict[str, str]) -> float:
     """Layers that findings name before all others, then how far each moved."""
-    moved = (layer.distance or 0.0) + (layer.own_change or 0.0)
+    moved = (layer.output_distance or 0.0) + (layer.own_change or 0.0)
     far = min(moved, NAMED) if math.isfinite(moved) else NAMED
     return far + (NAMED if layer.name in words else 0.0)
 

@@ -12,12 +12,12 @@ class ComparedLayer:
     """One BatchNorm layer beside the parent's.
 
     `distance`: of the statistics, RMS over channels in standard deviations, as `Distance` has it;
-    `mean_part`, `scale_part`, `output_distance`: its parts, and weighted by γ². Changes of weights
-    are relative, ‖child − parent‖/‖parent‖: `own_change` of the tensors that feed the layer,
-    `gamma_change`, `beta_change` of its affine map, `upstream_change` of everything before it,
-    `largest_upstream_change` of the stretch of it that changed most; the last two are None where
-    the files keep no order of tensors. A change is None, in JSON, where it is infinite: the
-    parent's were zeros. The rest is as in `LayerLineage`.
+    `mean_part`, `scale_part`: its parts; `output_distance`: weighted by γ², which findings judge.
+    Changes of weights are relative, ‖child − parent‖/‖parent‖: `own_change` of the tensors that
+    feed the layer, `gamma_change`, `beta_change` of its affine map, `upstream_change` of everything
+    before it, `largest_upstream_change` of the stretch of it that changed most; the last two are
+    None where the files keep no order of tensors. A change is None, in JSON, where it is infinite:
+    the parent's were zeros, or values became infinite. The rest is as in `LayerLineage`.
     """
 
     name: str
@@ -45,14 +45,15 @@ class ComparedLayer:
 class ComparedWeights:
     """All weights beside the parent's, statistics and counts left out.
 
-    `elements` compared, `changed_share` of them, `relative_change` of all together; `sparsity`:
-    share of exact zeros; `distinct`: see `NetworkLineage`; `shares` of the parents, where the
-    weights are a mixture of several.
+    `elements` compared, `changed_share` of them, `relative_change` of all together; `infinite`: how
+    many of them became infinite; `sparsity`: share of exact zeros; `distinct`: see
+    `NetworkLineage`; `shares` of the parents, where the weights are a mixture of several.
     """
 
     elements: int
     changed_share: float
     relative_change: float | None
+    infinite: int
     sparsity_before: float
     sparsity_after: float
     distinct_before: float | None
@@ -64,13 +65,15 @@ class ComparedWeights:
 class Comparison:
     """A child beside its parents; figures are against `parent`, the nearest of them.
 
-    `ordered`: whether the files keep the order of the network. Names of tensors only in the child
-    (`added`), only in the parent (`removed`), of another shape (`reshaped`), of another type
-    (`retyped`); `added_layers`, `removed_layers`, `resized_layers`: of BatchNorm layers.
+    `key`: the place of the weights in the file of `parent`, "" for the top level. `ordered`:
+    whether the files keep the order of the network. Names of tensors only in the child (`added`),
+    only in the parent (`removed`), of another shape (`reshaped`), of another type (`retyped`);
+    `added_layers`, `removed_layers`, `resized_layers`: of BatchNorm layers.
     """
 
     parent: str
     parents: tuple[str, ...]
+    key: str
     ordered: bool
     weights: ComparedWeights
     layers: tuple[ComparedLayer, ...]
@@ -93,6 +96,7 @@ def comparison(lineage: Lineage) -> Comparison:
     return Comparison(
         parent=lineage.parent.source,
         parents=tuple(parent.source for parent in lineage.parents),
+        key=lineage.keys[lineage.nearest],
         ordered=network.ordered,
         weights=_weights(lineage),
         layers=tuple(_layer(layer) for layer in lineage.layers),
@@ -117,6 +121,7 @@ def _weights(lineage: Lineage) -> ComparedWeights:
         elements=change.elements,
         changed_share=_share(change.changed, change),
         relative_change=change.relative,
+        infinite=change.infinite,
         sparsity_before=_share(change.zeros_before, change),
         sparsity_after=_share(change.zeros_after, change),
         distinct_before=network.distinct_before,
@@ -140,7 +145,7 @@ def _layer(layer: LayerLineage) -> ComparedLayer:
         distance=distance.total,
         mean_part=distance.mean_part,
         scale_part=distance.scale_part,
-        output_distance=distance.output,
+        output_distance=layer.output_distance.total,
         own_change=layer.own.relative,
         gamma_change=layer.gamma.relative,
         beta_change=layer.beta.relative,

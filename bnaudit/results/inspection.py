@@ -63,10 +63,10 @@ class InspectedLayer:
 
     `running_mean`, `running_var`, `gamma` (of |γ|): None where no channel is finite, or there is no
     γ. `largest_scale`: max |γ|/√(v̂ + ε) over the channels where it is defined. `dead`: channels
-    with 0 ≤ v̂ < k·ε, k as in BN012. `non_finite`: channels in which a mean, variance, γ or β is NaN
-    or infinite. `log_variance`: of log10 v̂, from −8 (0 included) to 4.
-    `mean_in_deviations`: of m̂/√v̂ where v̂ > 0, from −4 to 4. What lies beyond counts in the bin at
-    the end. The rest is as in `results.state.LayerState`.
+    with 0 ≤ v̂ < k·ε, k the Inspection's `multiple_of_eps`. `non_finite`: channels in
+    which a mean, variance, γ or β is NaN or infinite. `log_variance`: of log10 v̂, from −8 (0
+    included) to 4. `mean_in_deviations`: of m̂/√v̂ where v̂ > 0, from −4 to 4. What lies beyond
+    counts in the bin at the end. The rest is as in `results.state.LayerState`.
     """
 
     name: str
@@ -93,7 +93,8 @@ class Inspection:
     """What a checkpoint file alone tells about its BatchNorm layers, in the order of the file.
 
     `without_statistics`: layers that look like BatchNorm and have weights alone. `against`: what
-    happened since the checkpoints that it was compared with.
+    happened since the checkpoints that it was compared with. `multiple_of_eps`: k, the threshold of
+    BN012, for the `dead` channels of the layers.
     """
 
     tool: str
@@ -103,6 +104,7 @@ class Inspection:
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
     against: Comparison | None = None
+    multiple_of_eps: float = 1.0
     schema: int = INSPECTION_SCHEMA
 
     def layer(self, name: str) -> InspectedLayer:

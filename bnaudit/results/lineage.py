@@ -21,13 +21,12 @@ class Distance:
 
     The shift of the child's estimates if the parent's statistics were the expected ones: RMS over
     the channels, in standard deviations of the child's normalised activation. total² = mean_part² +
-    scale_part². `output`: weighted by γ². NaN where no channel is defined.
+    scale_part². NaN where no channel that counts is defined.
     """
 
     total: float
     mean_part: float
     scale_part: float
-    output: float
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,8 @@ class WeightChange:
     `elements` compared, `changed` of them; what only rounding to half precision explains is not
     changed. `squares`: Σ(child − parent)², `parent_squares`: Σ parent². `zeros_before`,
     `zeros_after`: exact zeros. `unmatched`: tensors that only one side has, or in another shape.
+    `infinite`: elements that were finite and became infinite, as values do that half precision has
+    no room for; they are changed.
     """
 
     elements: int = 0
@@ -46,6 +47,7 @@ class WeightChange:
     zeros_before: int = 0
     zeros_after: int = 0
     unmatched: int = 0
+    infinite: int = 0
 
     def __add__(self, other: WeightChange) -> WeightChange:
         return WeightChange(
@@ -56,14 +58,17 @@ class WeightChange:
             self.zeros_before + other.zeros_before,
             self.zeros_after + other.zeros_after,
             self.unmatched + other.unmatched,
+            self.infinite + other.infinite,
         )
 
     @property
     def relative(self) -> float:
         """‖child − parent‖ / ‖parent‖; infinite where the parent's tensors are all zero."""
-        if not self.squares > 0:
-            return 0.0 if self.squares == 0 else math.inf
-        return math.sqrt(self.squares / self.parent_squares) if self.parent_squares else math.inf
+        if self.squares == 0:
+            return 0.0
+        if not math.isfinite(self.squares) or not self.parent_squares:
+            return math.inf
+        return math.sqrt(self.squares / self.parent_squares)
 
     @property
     def equal(self) -> bool:
@@ -79,7 +84,7 @@ class Mixture:
     0, as a batch of zeros has them, or with variance 0 alone; the share of the parent is
     (1 − momentum)^batches then. "parents": of the parents. `shares`: of the parent and of the
     other; of every parent where they are mixed. `residual`: how far the mixture is from the child's
-    statistics, as a `Distance`'s total.
+    statistics, as a `Distance`'s total, pruned channels left out.
     """
 
     kind: MixedWith
@@ -94,6 +99,8 @@ class LayerLineage:
     """One BatchNorm layer in both checkpoints.
 
     `reset`: the child has mean 0 and variance 1 exactly in every channel and the parent has not.
+    `distance`: over all channels alike; `output_distance`: weighted by γ², which is what findings
+    judge; as `distance` where γ is absent or 0 everywhere.
     `own`: the tensors that feed it, other BatchNorm layers left out; `affine`: its gamma and beta
     together, as well as one by one. `upstream`: everything before the layer, its own tensors and
     other layers' gamma and beta included; `largest_upstream`: the largest relative change in one
@@ -107,6 +114,7 @@ class LayerLineage:
     statistics: Statistics
     reset: bool
     distance: Distance
+    output_distance: Distance
     own: WeightChange
     gamma: WeightChange
     beta: WeightChange
@@ -167,6 +175,7 @@ class NetworkLineage:
 class Lineage:
     """A child beside the parent it is nearest to, and how it comes from all of its `parents`.
 
+    `keys`: the place of the weights in each parent's file, "" for the top level.
     `nearest`: which of `parents` the figures of layers and weights compare with: the one of which
     most layers have the statistics, then the one whose weights are nearest. `layers`: those that
     both have, in the child's order. `added`, `removed`, `resized`: BatchNorm layers that only the
@@ -175,6 +184,7 @@ class Lineage:
 
     child: State
     parents: tuple[State, ...]
+    keys: tuple[str, ...]
     nearest: int
     layers: tuple[LayerLineage, ...]
     network: NetworkLineage

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from bnaudit._version import __version__
 from bnaudit.checkpoints.contents import Contents, read_contents
-from bnaudit.checkpoints.lineage import Checkpoint, compare
+from bnaudit.checkpoints.lineage import compare
 from bnaudit.checkpoints.messages import listed
+from bnaudit.checkpoints.parents import Checkpoint
 from bnaudit.checkpoints.stored_state import state_of_contents
+from bnaudit.errors import InputError
 from bnaudit.findings.catalogue import find_rule
 from bnaudit.findings.conclude import conclude
 from bnaudit.findings.policy import DEFAULT, Policy
@@ -35,7 +37,8 @@ def inspect(
 
     Layers are found by the names of their tensors, in all files that `measure` reads, and in whole
     pickled models too, of which no code runs. Of a large file only their statistics are read.
-    `key`: the place of the weights, a dotted path; found where it is None. `eps`: of the model,
+    `key`: the place of the weights, a dotted path; found where it is None; the same place is read
+    in the files to compare with that have it. `eps`: of the model,
     which only a pickled model tells; 1e-5 is assumed. `against`: the checkpoint, or those, that
     this one comes from, with which its weights and statistics are compared. `policy`: which
     findings are wanted, and their thresholds.
@@ -43,11 +46,11 @@ def inspect(
     Raises `InputError` for a file that cannot be read or holds no weights, for one to compare with
     that is of another network, and for a policy that names what does not exist.
     """
-    policy.checked()
+    policy = policy.checked()
     contents = read_contents(Path(path), key=key)
     state = state_of_contents(contents, eps=eps)
     parents = [against] if isinstance(against, (str, os.PathLike)) else against
-    lineage = _lineage(contents, state, [Path(parent) for parent in parents], eps)
+    lineage = _lineage(contents, state, [_parent(Path(x), key) for x in parents], eps)
     multiple = policy.limits(find_rule(DEAD_CHANNELS))["multiple_of_eps"]
     return Inspection(
         tool=__version__,
@@ -57,13 +60,21 @@ def inspect(
         findings=conclude((state,) if lineage is None else (state, lineage), policy),
         notes=tuple(_notes(contents, state, eps)),
         against=None if lineage is None else comparison(lineage),
+        multiple_of_eps=multiple,
     )
 
 
+def _parent(path: Path, key: str | None) -> Contents:
+    """The parent's weights, at the child's place where it has that one too, else where found."""
+    try:
+        return read_contents(path, key=key)
+    except InputError:
+        return read_contents(path)
+
+
 def _lineage(
-    contents: Contents, state: State, against: Sequence[Path], eps: float | None
+    contents: Contents, state: State, parents: Sequence[Contents], eps: float | None
 ) -> Lineage | None:
-    parents = [read_contents(path) for path in against]
     if not parents:
         return None
     states = [state_of_contents(parent, eps=eps) for parent in parents]

@@ -15,12 +15,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bnaudit.checkpoints.contents import read_contents
-from bnaudit.checkpoints.lineage import RECORD, Checkpoint, compare
+from bnaudit.checkpoints.lineage import compare
+from bnaudit.checkpoints.network_lineage import RECORD
+from bnaudit.checkpoints.parents import Checkpoint
 from bnaudit.checkpoints.sidecar import SUFFIX
 from bnaudit.checkpoints.stored_state import state_of_contents
 from bnaudit.errors import InputError
 from bnaudit.results.lineage import Lineage
-from bnaudit.stats.distance import squared_distance
 from bnaudit.stats.shift import squared_shift
 
 State = dict[str, Tensor]
@@ -105,23 +106,7 @@ def test_the_distance_is_the_estimation_shift_of_the_childs_estimates(tmp_path: 
         assert distance.mean_part == pytest.approx(float(shift.mean_part.mean().sqrt()))
         assert distance.scale_part == pytest.approx(float(shift.scale_part.mean().sqrt()))
         weighted = (gamma * shift.total).sum() / gamma.sum()
-        assert distance.output == pytest.approx(float(weighted.sqrt()))
-
-
-@pytest.mark.parametrize("eps", [0.0, 1e-5, 1e-3])
-def test_squared_distance_is_squared_shift_without_torch(eps: float) -> None:
-    rng = np.random.default_rng(0)
-    mean, new_mean = rng.normal(size=(2, 50))
-    var, new_var = rng.exponential(size=(2, 50))
-    var[:3] = 0.0
-    new_var[2:5] = 0.0
-    new_mean[6] = np.nan
-    new_var[7] = np.inf
-    new_var[8] = -1.0
-    ours = squared_distance(mean, var, new_mean, new_var, eps)
-    theirs = squared_shift(*(torch.from_numpy(x) for x in (mean, var, new_mean, new_var)), eps)
-    np.testing.assert_allclose(ours[0], theirs.mean_part.numpy(), rtol=1e-12)
-    np.testing.assert_allclose(ours[1], theirs.scale_part.numpy(), rtol=1e-12)
+        assert layer.output_distance.total == pytest.approx(float(weighted.sqrt()))
 
 
 def test_what_is_equal_is_equal_in_every_bit(tmp_path: Path) -> None:
@@ -165,6 +150,27 @@ def test_a_value_that_became_nan_is_an_infinite_change(tmp_path: Path) -> None:
     assert [layer.own.changed for layer in found.layers] == [0, 1]
     assert found.layers[1].own.relative == np.inf
     assert lineage(tmp_path, after, after).weights_equal
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("stored", ["half", "float32"])
+def test_a_weight_that_overflows_has_changed(
+    tmp_path: Path, dtype: torch.dtype, stored: str
+) -> None:
+    before = dict(net().state_dict())
+    before["2.weight"][0, 0, 0, 0] = -torch.finfo(torch.float32).max
+    after = {
+        name: value.to(dtype) if value.is_floating_point() else value
+        for name, value in before.items()
+    }
+    if stored == "float32":
+        after = {name: value.to(before[name].dtype) for name, value in after.items()}
+    found = lineage(tmp_path, after, before)
+    assert not found.weights_equal
+    assert [layer.own.infinite for layer in found.layers] == [0, 1]
+    assert (found.network.weights.changed, found.network.weights.relative) == (1, np.inf)
+    # What was infinite before did not become so.
+    assert lineage(tmp_path, after, after).network.weights.infinite == 0
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,45 @@ def test_the_same_file_is_the_same(bnaudit: Run, pair: tuple[Path, Path]) -> Non
     assert "BN05" not in ran.out
 
 
+def test_the_place_of_the_childs_weights_is_read_in_the_parent_too(
+    bnaudit: Run, pair: tuple[Path, Path]
+) -> None:
+    child, parent = (torch.load(path) for path in pair)
+    torch.save({"state_dict": parent, "ema": child}, "both.pt")
+    torch.save({"state_dict": parent}, "one.pt")
+    same = bnaudit("inspect", "both.pt", "--checkpoint-key", "ema", "--against", "both.pt")
+    assert "30 exactly the parent's" in same.out
+    assert ["read", "at", "ema"] in [line.split() for line in same.out.splitlines()]
+    # A parent without that place is read where its weights are.
+    other = bnaudit("inspect", "both.pt", "--checkpoint-key", "ema", "--against", "one.pt")
+    assert ["read", "at", "state_dict"] in [line.split() for line in other.out.splitlines()]
+    assert "28 exactly the parent's, 1 moved, 1 reset" in " ".join(other.out.split())
+    flat = bnaudit("inspect", "both.pt", "--against", pair[1], "--json")
+    assert json.loads(flat.out)["against"]["key"] == ""
+    assert "the top level of the file" in bnaudit("inspect", pair[0], "--against", pair[1]).out
+    help_text = " ".join(bnaudit("inspect", "--help").out.replace("│", " ").split())
+    assert "--checkpoint-key names the place in it too, where it has that one" in help_text
+
+
+def test_weights_that_became_infinite_are_counted(bnaudit: Run, pair: tuple[Path, Path]) -> None:
+    state = torch.load(pair[1])
+    state["0.weight"][0, 0, 0, 0] = 1e5
+    torch.save(state, "large.pt")
+    half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    torch.save(half, "half.pt")
+    ran = bnaudit("inspect", "half.pt", "--against", "large.pt")
+    assert "1 became infinite" in " ".join(ran.out.split())
+
+
+def test_layers_that_are_numbers_are_never_called_layer_twice(
+    bnaudit: Run, pair: tuple[Path, Path]
+) -> None:
+    ran = bnaudit("inspect", pair[0], "--against", pair[1], "--json")
+    sentences = [finding["sentence"] for finding in json.loads(ran.out)["findings"]]
+    assert not [text for text in sentences if "layer layer" in text.lower()]
+    assert any("layer 51" in text for text in sentences)
+
+
 def test_several_parents_are_taken(bnaudit: Run, pair: tuple[Path, Path]) -> None:
     first, second = (torch.load(path) for path in pair)
     merged = {

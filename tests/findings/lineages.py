@@ -12,7 +12,8 @@ from stored_states import Net, train
 from torch import Tensor, nn
 
 from bnaudit.checkpoints.contents import read_contents
-from bnaudit.checkpoints.lineage import Checkpoint, compare
+from bnaudit.checkpoints.lineage import compare
+from bnaudit.checkpoints.parents import Checkpoint
 from bnaudit.checkpoints.stored_state import state_of_contents
 from bnaudit.findings.conclude import conclude
 from bnaudit.findings.policy import DEFAULT, Policy

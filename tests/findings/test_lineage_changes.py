@@ -12,6 +12,7 @@ from lineages import (
     concluded,
     copied,
     findings,
+    lineage,
     lineage_of_files,
     needs_resnet20,
     trained,
@@ -62,6 +63,24 @@ def test_what_does_not_fit_into_half_precision_is_named(tmp_path: Path) -> None:
     found = findings(tmp_path, child_of(parent).half(), parent)
     assert found["BN054"].evidence["overflowed"] == ["b.bn"]
     assert "infinite in b.bn" in found["BN054"].sentence
+
+
+def test_weights_that_do_not_fit_into_half_precision_have_changed(tmp_path: Path) -> None:
+    parent = trained()
+    with torch.no_grad():
+        parent.b.conv.weight[0, 0, 0, :2] = 1e5
+    found = lineage(tmp_path, child_of(parent).half(), parent)
+    assert not found.weights_equal
+    assert found.network.weights.infinite == found.network.weights.changed == 2
+    assert found.layers[0].own.equal
+    concluded_of_it = concluded(found)
+    assert set(concluded_of_it) == {"BN050", "BN054"}
+    assert "2 weights became infinite" in concluded_of_it["BN054"].sentence
+    assert concluded_of_it["BN054"].evidence["infinite_weights"] == 2
+    stale = concluded_of_it["BN050"]
+    assert (stale.layers, stale.evidence["cause"]) == (("b.bn", "c.bn"), "overflowed")
+    assert "2 weights became infinite" in stale.sentence
+    assert stale.command is None  # statistics do not mend weights
 
 
 def test_going_back_to_float32_is_information(tmp_path: Path) -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from lineages import child_of, concluded, copied, findings, lineage_of_files, trained
+from lineages import child_of, concluded, copied, findings, lineage, lineage_of_files, trained
 from stored_states import LAYERS, Net, batches
 from torch import nn
 from torch.nn import functional
 
-from bnaudit.checkpoints.lineage import RECORD
+from bnaudit.checkpoints.network_lineage import RECORD
 from bnaudit.checkpoints.patch import patch_checkpoint
 
 
@@ -84,6 +84,49 @@ def test_moving_less_than_the_noise_of_an_average_is_information(tmp_path: Path)
     state["b.bn.running_var"] *= 1.01
     found = findings(tmp_path, state, parent)
     assert [(f.code, f.severity) for f in found.values()] == [("BN051", "info")]
+
+
+def with_a_pruned_channel(net: Net) -> dict[str, torch.Tensor]:
+    """Channel 5 of the second layer switched off, as pruning and weight decay leave it."""
+    state = copied(net)
+    state["b.bn.weight"][5] = 0.0
+    state["b.bn.running_var"][5] = 1e-6
+    return state
+
+
+def test_a_pruned_channel_that_moved_a_little_is_no_warning(tmp_path: Path) -> None:
+    parent = with_a_pruned_channel(trained())
+    child = {name: value.clone() for name, value in parent.items()}
+    child["b.bn.running_mean"][5] += 1e-3
+    found = lineage(tmp_path, child, parent)
+    assert found.layers[1].distance.total > 0.1  # 1e-3/√(1e-6 + 1e-5), over 8 channels
+    assert found.layers[1].output_distance.total < 1e-12
+    assert [(f.code, f.severity) for f in concluded(found).values()] == [("BN051", "info")]
+    assert "gamma is 0" in concluded(found)["BN051"].sentence
+
+
+def test_the_sentence_has_the_figure_that_was_judged(tmp_path: Path) -> None:
+    parent = with_a_pruned_channel(trained())
+    child = {name: value.clone() for name, value in parent.items()}
+    child["b.bn.running_mean"][4:6] += torch.tensor([0.3, 1e-3])
+    gamma, var = (child[f"b.bn.{what}"].double() for what in ("weight", "running_var"))
+    expected = 0.3 * float((gamma[4] ** 2 / (var[4] + 1e-5) / (gamma**2).sum()).sqrt())
+    found = findings(tmp_path, child, parent)["BN051"]
+    assert (found.severity, found.layers) == ("warning", ("b.bn",))
+    assert found.evidence["largest_distance"] == pytest.approx(expected, rel=1e-4)
+    assert f"by {expected:.3g} standard deviations (means {expected:.3g}, scales 0)" in (
+        found.sentence
+    )
+
+
+def test_without_any_gamma_all_channels_count_alike(tmp_path: Path) -> None:
+    parent = copied(trained())
+    parent["b.bn.weight"].zero_()
+    child = {name: value.clone() for name, value in parent.items()}
+    child["b.bn.running_mean"] += 0.3 * child["b.bn.running_var"].sqrt()
+    found = lineage(tmp_path, child, parent)
+    assert found.layers[1].output_distance == found.layers[1].distance
+    assert concluded(found)["BN051"].severity == "warning"
 
 
 @pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])

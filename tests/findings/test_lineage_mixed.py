@@ -101,6 +101,37 @@ def test_forwards_on_zeros_are_told_and_counted(
     assert "eval()" in found["BN052"].remedy
 
 
+@pytest.mark.parametrize(("limit", "drifted"), [(1e-5, True), (1e-2, False)])
+def test_what_counts_as_the_same_weights_is_a_setting(
+    tmp_path: Path, limit: float, drifted: bool
+) -> None:
+    parent = trained(bias=True)
+    child = child_of(parent).train()
+    with torch.no_grad():
+        for _ in range(2):
+            child(torch.zeros(4, 3, 8, 8))
+    state = copied(child)
+    state["a.conv.weight"] *= 1.001
+    # The last layer received more than zeros: it moved with the others, and is no mixture.
+    state["c.bn.running_var"] *= torch.linspace(0.5, 2, 8)
+    found = concluded(lineage(tmp_path, state, parent), Policy({"BN051": {"weights": limit}}))
+    assert found["BN052"].layers == (("a.bn", "b.bn") if drifted else LAYERS)
+    assert "BN051" not in found
+
+
+def test_a_pruned_channel_hides_no_mixture(tmp_path: Path) -> None:
+    parent = trained()
+    with torch.no_grad():
+        parent.b.bn.weight[5] = 0.0
+        parent.b.bn.running_var[5] = 1e-6
+        child = child_of(parent).train()
+        child(torch.zeros(4, 3, 8, 8))
+        child.b.bn.running_mean[5] += 1e-3
+    found = findings(tmp_path, child, parent)
+    assert list(found) == ["BN052"]
+    assert found["BN052"].layers == LAYERS
+
+
 def test_zeros_behind_a_bias_are_told_where_the_counters_bear_it_out(tmp_path: Path) -> None:
     parent = trained(bias=True)
     child = child_of(parent).train()

@@ -14,7 +14,8 @@ from rich.console import Console
 
 from bnaudit.checkpoints.contents import Contents
 from bnaudit.checkpoints.file_tensor import FileTensor
-from bnaudit.checkpoints.lineage import Checkpoint, compare
+from bnaudit.checkpoints.lineage import compare
+from bnaudit.checkpoints.parents import Checkpoint
 from bnaudit.checkpoints.stored_state import state_of_contents
 from bnaudit.findings.conclude import conclude
 from bnaudit.report.lineage import print_comparison

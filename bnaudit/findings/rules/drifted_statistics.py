@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 
 from bnaudit.findings.lineage_phrases import (
     SAME_WEIGHTS,
+    distance,
     dummy_forwards,
-    figure,
     file_name,
+    moved_otherwise,
     passes,
 )
 from bnaudit.findings.phrases import plural, upper_first, which_layers
@@ -29,8 +30,10 @@ which moves all of them."""
     means="Everything before these layers is the parent's, weight for weight, and yet their "
     "statistics moved: forwards in train mode went over other data, or something wrote them.",
     computed="`c ≤ weights` (BN050) up to the layer, no tensor there without its counterpart, and "
-    "`d > distance`: the estimation shift (BN101) that the child's statistics have where the "
-    "parent's are taken for the expected ones, RMS over channels. `num_batches_tracked` tells "
+    "`√(Σγ²d²/Σγ²) > distance`: the output shift (BN101) that the child's statistics have where "
+    "the parent's are taken for the expected ones, so that a pruned channel (`γ = 0`, `v̂` about "
+    "0) does not count; over all channels alike where γ is absent or 0 everywhere. Layers that "
+    "BN052 or BN053 explain are left out. `num_batches_tracked` tells "
     "how many batches went through, where both files have it. Behind weights that changed, a "
     "layer is named where three quarters of all keep their statistics exactly and no batch was "
     "counted; where none are counted, where its own weights are the same or a layer behind it "
@@ -49,8 +52,9 @@ which moves all of them."""
         Threshold(
             "distance",
             0.02,
-            "RMS distance in standard deviations of the normalised activation. The noise of a "
-            "moving average at momentum .1 makes about this much, below it is information.",
+            "RMS distance, weighted by γ², in standard deviations of the normalised activation. "
+            "The noise of a moving average at momentum .1 makes about this much, below it is "
+            "information.",
         ),
         Threshold(
             "weights",
@@ -63,12 +67,8 @@ which moves all of them."""
 )
 def drifted_statistics(lineage: Lineage, limits: Limits) -> Iterator[Found]:
     """Statistics that moved by themselves."""
-    elsewhere = {layer.name for layer in dummy_forwards(lineage)}
-    moved = [
-        x
-        for x in lineage.layers
-        if x.name not in elsewhere and (x.statistics, x.reset, x.mixture) == ("moved", False, None)
-    ]
+    elsewhere = {layer.name for layer in dummy_forwards(lineage, limits["weights"])}
+    moved = [x for x in lineage.layers if x.name not in elsewhere and moved_otherwise(x)]
     alone = [x for x in moved if lineage.change_before(x) <= limits["weights"]]
     if alone:
         yield _found(lineage, alone, limits, _unchanged(lineage) + _counted(alone))
@@ -81,7 +81,7 @@ def drifted_statistics(lineage: Lineage, limits: Limits) -> Iterator[Found]:
 
 def _found(lineage: Lineage, moved: Sequence[LayerLineage], limits: Limits, beside: str) -> Found:
     # "not <=": a layer that lost its finite values has moved beyond any distance.
-    grave = [x for x in moved if not x.distance.total <= limits["distance"]]
+    grave = [x for x in moved if not x.output_distance.total <= limits["distance"]]
     drifted = grave or moved
     names = tuple(x.name for x in drifted)
     text = (
@@ -98,8 +98,8 @@ def _found(lineage: Lineage, moved: Sequence[LayerLineage], limits: Limits, besi
         upper_first(text) + ".",
         layers=names,
         evidence={
-            "largest_distance": max(_or_infinite(x.distance.total) for x in drifted),
-            "distances": {x.name: x.distance.total for x in drifted},
+            "largest_distance": max(_or_infinite(x.output_distance.total) for x in drifted),
+            "distances": {x.name: x.output_distance.total for x in drifted},
             "passes": {x.name: x.passes for x in drifted},
             "weights_equal": lineage.weights_equal,
             "recalibrated": recalibrated,
@@ -134,15 +134,17 @@ def _unchanged(lineage: Lineage) -> str:
 
 
 def _distances(layers: Sequence[LayerLineage]) -> str:
-    totals = [_or_infinite(x.distance.total) for x in layers]
-    low, high = figure(min(totals)), figure(max(totals))
+    totals = [_or_infinite(x.output_distance.total) for x in layers]
+    low, high = distance(min(totals)), distance(max(totals))
     spread = high if low == high else f"{low} to {high}"
+    if high == distance(0.0):
+        return "0 standard deviations (only channels moved whose gamma is 0)"
     if len(layers) > 1:
         return f"{spread} standard deviations"
-    parts = layers[0].distance
+    parts = layers[0].output_distance
     return (
-        f"{spread} standard deviations (means {figure(parts.mean_part)}, scales "
-        f"{figure(parts.scale_part)})"
+        f"{spread} standard deviations (means {distance(parts.mean_part)}, scales "
+        f"{distance(parts.scale_part)})"
     )
 
 
@@ -158,5 +160,5 @@ def _counted(layers: Sequence[LayerLineage]) -> str:
     return f"; counters went by {low:,.0f} to {high:,.0f}"
 
 
-def _or_infinite(distance: float) -> float:
-    return math.inf if math.isnan(distance) else distance
+def _or_infinite(value: float) -> float:
+    return math.inf if math.isnan(value) else value

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from bnaudit.findings.lineage_phrases import figure, file_name
+from bnaudit.findings.lineage_phrases import distance, file_name
 from bnaudit.findings.phrases import (
     plural,
     recalibrate_command,
@@ -42,7 +42,7 @@ def layers_reset(lineage: Lineage, limits: Limits) -> Iterator[Found]:
     if reset:
         names = tuple(layer.name for layer in reset)
         verb = "is" if len(names) == 1 else "are"
-        far = figure(max(layer.distance.total for layer in reset))
+        far = distance(max(layer.output_distance.total for layer in reset))
         text = (
             f"{which_layers(names, len(lineage.layers))} {verb} back at mean 0 and variance 1 in "
             f"every channel, {far} standard deviations from {file_name(lineage.parent)}"
@@ -50,7 +50,7 @@ def layers_reset(lineage: Lineage, limits: Limits) -> Iterator[Found]:
         yield Found(
             upper_first(text) + ".",
             layers=names,
-            evidence={"distances": {layer.name: layer.distance.total for layer in reset}},
+            evidence={"distances": {layer.name: layer.output_distance.total for layer in reset}},
             command=recalibrate_command(lineage.child),
         )
 
@@ -62,7 +62,8 @@ def layers_reset(lineage: Lineage, limits: Limits) -> Iterator[Found]:
     Lineage,
     means="The statistics are stored in another type of number than the parent's.",
     computed="The type of `running_var` in both files. The figure is the distance (BN051) between "
-    "the two where rounding explains all of it. A warning where it became float16 or bfloat16.",
+    "the two where rounding explains all of it. A warning where it became float16 or bfloat16; "
+    "then weights that were finite and became infinite are counted too.",
     matters="Half precision keeps 11 (float16) or 8 (bfloat16) bits: an error of 5e-4 or 4e-3 "
     "that no recalibration removes, more where a mean is many standard deviations. Variances "
     "above 65504 or below 6e-8 do not fit into float16 at all.",
@@ -77,13 +78,16 @@ def dtype_changed(lineage: Lineage, limits: Limits) -> Iterator[Found]:
         names = tuple(layer.name for layer in layers)
         where = which_layers(names, len(lineage.layers))
         text = f"the statistics of {where} were {before} and are {after}"
-        rounded = [x.distance.total for x in layers if x.statistics == "rounded"]
+        rounded = [x.output_distance.total for x in layers if x.statistics == "rounded"]
         lost = [layer for layer in layers if _overflowed(lineage, layer)]
         if lost:
             overflow = some_of([layer.name for layer in lost])
             text += f"; values that do not fit became infinite in {overflow}"
         elif rounded:
-            text += f", rounded by up to {figure(max(rounded))} standard deviations"
+            text += f", rounded by up to {distance(max(rounded))} standard deviations"
+        infinite = lineage.network.weights.infinite if after in HALVES else 0
+        if infinite:
+            text += f"; {plural(infinite, 'weight')} became infinite"
         yield Found(
             upper_first(text) + ".",
             layers=names,
@@ -92,6 +96,7 @@ def dtype_changed(lineage: Lineage, limits: Limits) -> Iterator[Found]:
                 "after": after,
                 "distance": max(rounded, default=None),
                 "overflowed": [layer.name for layer in lost],
+                "infinite_weights": infinite,
             },
             severity="warning" if after in HALVES and before not in HALVES else "info",
             remedy=None if after in HALVES else "Nothing to do.",

@@ -6,16 +6,16 @@ import math
 from collections.abc import Iterator, Sequence
 
 from bnaudit.findings.lineage_phrases import (
+    SAME_WEIGHTS,
+    distance,
     dummy_forwards,
-    figure,
     file_name,
     percent,
 )
-from bnaudit.findings.phrases import plural, recalibrate_command, upper_first, which_layers
+from bnaudit.findings.phrases import number, plural, recalibrate_command, upper_first, which_layers
 from bnaudit.findings.rule import Found, Limits, Threshold, rule
 from bnaudit.results.lineage import LayerLineage, Lineage, MixedWith
-
-USUAL_MOMENTUM = 0.1
+from bnaudit.stats.moving_average import USUAL_MOMENTUM
 
 SAME_SHARES = 0.02
 """How near the shares of the parents in weights and in statistics are, where they are the same."""
@@ -30,12 +30,16 @@ SAME_SHARES = 0.02
     "another parent's, or what too few batches gave.",
     computed="Least squares of `(m̂, v̂) ≈ (1 − a)·parent + a·other` over all channels of a layer, "
     "other = (0, 1), the initial values; (0, 0), batches of zeros, where `1 − a = 0.9ᵏ` (or "
-    ".97ᵏ, .99ᵏ; the counters have to bear out k, where there are any, and then the variances "
-    "alone will do); or, with --against given more than once, the shares of all "
-    "parents. It counts as a mixture where what the fit leaves is at most .05 of the distance to "
-    "the parent. By the counters: the parent still has the weight `(1 − momentum)ⁿ > "
-    "parent_weight` after n more batches although the weights changed by more than `change`; "
-    "momentum .1 unless the file tells it.",
+    ".97ᵏ, .99ᵏ, .999ᵏ; to .001, relatively; the counters have to bear out k, where there are "
+    "any, and then the variances alone will do; without them k is at most 30, and .999ᵏ, whose "
+    "powers lie too close, is not looked for); or, with --against given more than once, the "
+    "shares of all parents. It counts as a mixture where what the fit leaves is at most .05 of "
+    "the distance to the parent, the distance is above .001 standard deviations, and no share "
+    "above .98 makes it one of the parts. Pruned channels (|γ| below .01 of the layer's largest) "
+    "are left out, and at least 4 have to be left (with P parents, 2P). Shares of statistics and "
+    "of weights are called the same where they are within .02. By the counters: the parent still "
+    "has the weight `(1 − momentum)ⁿ > parent_weight` after n more batches although the weights "
+    "changed by more than `change`; momentum .1 unless the file tells it.",
     matters="Such statistics belong to no network. Those of an average of networks are not the "
     "average of their statistics: its activations vary less than either's, the more the deeper "
     "(variance collapse: Jordan et al. 2022, REPAIR). Forwards on zeros (shape probing, warm-up) "
@@ -56,11 +60,18 @@ SAME_SHARES = 0.02
             "Relative change of weights, without unit. A moving average always lags behind by "
             "some 1/momentum steps; only where the weights moved far in these is it a fault.",
         ),
+        Threshold(
+            "weights",
+            SAME_WEIGHTS,
+            "Relative change of weights, without unit, up to which they count as the same: "
+            "forwards on zeros are told from training by it.",
+            same_as="BN051",
+        ),
     ),
 )
 def mixed_statistics(lineage: Lineage, limits: Limits) -> Iterator[Found]:
     """One finding for each thing that the parent's statistics are mixed with."""
-    yield from _with_zeros(lineage)
+    yield from _with_zeros(lineage, limits)
     initial = _mixed_with(lineage, "initial")
     if initial:
         yield _with_initial(lineage, initial)
@@ -78,20 +89,20 @@ def _mixed_with(lineage: Lineage, kind: MixedWith) -> list[LayerLineage]:
     ]
 
 
-def _with_zeros(lineage: Lineage) -> Iterator[Found]:
-    layers = dummy_forwards(lineage)
+def _with_zeros(lineage: Lineage, limits: Limits) -> Iterator[Found]:
+    layers = dummy_forwards(lineage, limits["weights"])
     exact = _mixed_with(lineage, "zero-batches")
     if not exact:
         return
     forwards, momentum = _forwards(exact[0])
     power = f"{1 - momentum:g}"
     if forwards > 1:
-        power = f"{figure(_share(exact[0], 0))} = {power}^{forwards}"
+        power = f"{number(_share(exact[0], 0))} = {power}^{forwards}"
     names = tuple(layer.name for layer in layers)
     of_exact = which_layers([layer.name for layer in exact], len(lineage.layers))
     text = (
-        f"the variances of {of_exact} are {power} times those of {file_name(lineage.parent)} in "
-        f"every channel: {plural(forwards, 'forward')} on zeros in train mode"
+        f"the variances of {of_exact} are {power} times those of {file_name(lineage.parent)}: "
+        f"{plural(forwards, 'forward')} on zeros in train mode"
     )
     if len(layers) > len(exact):
         rest = len(layers) - len(exact)
@@ -176,7 +187,7 @@ def _by_counters(lineage: Lineage, limits: Limits) -> Iterator[Found]:
         f"only {plural(round(fewest.passes or 0), 'batch', 'batches')} went through "
         f"{which_layers(tuple(weights), len(lineage.layers))} since "
         f"{file_name(lineage.parent)}, whose statistics still weigh up to "
-        f"{figure(max(weights.values()))}{'' if known else ' at momentum 0.1, which is assumed'}, "
+        f"{number(max(weights.values()))}{'' if known else ' at momentum 0.1, which is assumed'}, "
         f"while the weights changed by up to {percent(_largest_change(lineage, layers))}"
     )
     yield Found(
@@ -196,7 +207,7 @@ def _largest_change(lineage: Lineage, layers: Sequence[LayerLineage]) -> float:
 
 
 def _largest(layers: Sequence[LayerLineage]) -> str:
-    return figure(max(layer.distance.total for layer in layers)) + " standard deviations"
+    return distance(max(x.output_distance.total for x in layers)) + " standard deviations"
 
 
 def _share(layer: LayerLineage, of: int) -> float:

@@ -6,10 +6,22 @@ import math
 from collections.abc import Iterator, Sequence
 
 from bnaudit.findings.lineage_phrases import file_name, percent
-from bnaudit.findings.phrases import recalibrate_command, some_of, upper_first, which_layers
+from bnaudit.findings.phrases import (
+    plural,
+    recalibrate_command,
+    some_of,
+    upper_first,
+    which_layers,
+)
 from bnaudit.findings.rule import Found, Limits, Threshold, rule
 from bnaudit.findings.rules.never_estimated import is_initial
 from bnaudit.results.lineage import LayerLineage, Lineage
+
+SMALL = "So small a change hardly moves the statistics: nothing to do."
+OVERFLOWED = (
+    "Store these weights in float32 or bfloat16, from the parent: no statistics make up for "
+    "infinite ones."
+)
 
 
 @rule(
@@ -25,8 +37,11 @@ from bnaudit.results.lineage import LayerLineage, Lineage
     "behind the last layer do not count, nor what only rounding to half precision changed. Where "
     "the file keeps no order (safetensors sorts by name), only the tensors that feed the layer "
     "itself, told by their names. What it suggests: new exact zeros, *pruned*; few distinct "
-    "values in a row of a weight, or integers, *quantised*; `n_averaged`, counts that are not "
-    "integers, a key that says so, or weights that are a mixture of the parents, *averaged*.",
+    "values in a row of a weight, as integers have (rows of 32 values and more, among the first "
+    "16,384 of each tensor), *quantised*; `n_averaged`, counts that are not integers, a key that "
+    "says so, or weights that are a mixture of the parents (it leaves at most .05 of the way to "
+    "the nearest), *averaged*; finite weights that became infinite, as float16 has nothing above "
+    "65504, *overflowed*.",
     matters="The variance of what a layer receives depends on every weight before it: the average "
     "of two networks has smaller activations than either (Jordan et al. 2022, REPAIR), pruned "
     "weights too, and the error grows from layer to layer (Huang 2022).",
@@ -70,12 +85,13 @@ def stale_statistics(lineage: Lineage, limits: Limits) -> Iterator[Found]:
     if not stale:
         return
     names = tuple(x.name for x in stale)
-    cause, because = _cause(lineage, stale, limits)
+    largest = max(changes[x.name] for x in stale)
+    cause, because = _cause(lineage, stale, largest, limits)
     at = [x for x in stale if x.own.relative > limits["smallest"]]
     where = which_layers(names, len(lineage.layers))
     one = len(names) == 1
-    largest = max(changes[name] for name in names)
     fed = f" (in front of {some_of([x.name for x in at], 2)})" if 0 < len(at) < len(names) else ""
+    overflowed = cause == "overflowed"
     text = (
         f"{where} {'has' if one else 'have'} exactly the statistics of "
         f"{file_name(lineage.parent)}, while weights before {'it' if one else 'them'} changed by "
@@ -91,8 +107,8 @@ def stale_statistics(lineage: Lineage, limits: Limits) -> Iterator[Found]:
             "changes": {name: changes[name] for name in names},
         },
         severity="warning" if grave else "info",
-        remedy=None if grave else "So small a change hardly moves the statistics: nothing to do.",
-        command=recalibrate_command(lineage.child) if grave else None,
+        remedy=OVERFLOWED if overflowed else None if grave else SMALL,
+        command=recalibrate_command(lineage.child) if grave and not overflowed else None,
     )
 
 
@@ -104,10 +120,14 @@ def _known(lineage: Lineage, layer: LayerLineage) -> float:
     return 0.0 if math.isnan(change) else change
 
 
-def _cause(lineage: Lineage, stale: Sequence[LayerLineage], limits: Limits) -> tuple[str, str]:
-    """What the evidence suggests was done, as a word and as a clause."""
+def _cause(
+    lineage: Lineage, stale: Sequence[LayerLineage], largest: float, limits: Limits
+) -> tuple[str, str]:
+    """What the evidence suggests was done, as a word and as a clause; `largest` change of them."""
     network = lineage.network
     weights = network.weights
+    if weights.infinite and math.isinf(largest):
+        return "overflowed", f"{plural(weights.infinite, 'weight')} became infinite"
     if network.shares is not None:
         shares = " and ".join(f"{share:.2g}" for share in network.shares)
         return "merged", f"they are a mixture of the parents, {shares}: averaged or merged"
