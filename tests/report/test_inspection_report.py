@@ -12,6 +12,7 @@ from rich.console import Console
 from torch import nn
 
 import bnaudit
+from bnaudit.findings.policy import Policy
 from bnaudit.report.inspection import print_inspection
 from bnaudit.report.terminal import BARS
 from bnaudit.results.inspection import Inspection
@@ -81,6 +82,18 @@ def test_the_column_of_broken_channels_is_there_where_it_is_needed(tmp_path: Pat
     assert "bad: channels with NaN or infinity" in " ".join(
         printed(inspected(state, tmp_path)).split()
     )
+
+
+@pytest.mark.parametrize(("multiple", "said"), [(1, "below eps"), (30, "below 30 times eps")])
+def test_the_legend_says_below_what_a_channel_is_called_dead(
+    tmp_path: Path, multiple: float, said: str
+) -> None:
+    torch.save(network(2).state_dict(), tmp_path / "a.pt")
+    policy = Policy({"BN012": {"multiple_of_eps": multiple}})
+    inspection = bnaudit.inspect(tmp_path / "a.pt", policy=policy)
+    again = Inspection.from_json(inspection.to_json())
+    assert again.multiple_of_eps == multiple
+    assert f"dead: channels whose variance is {said}" in " ".join(printed(again).split())
 
 
 def test_a_long_table_keeps_the_suspicious_layers(tmp_path: Path) -> None:
