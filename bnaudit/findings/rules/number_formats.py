@@ -118,7 +118,7 @@ def outside_float16(state: State, limits: Limits) -> Iterator[Found]:
     State,
     means="The running statistics are stored in float16 or bfloat16.",
     computed="The type of `running_mean` and `running_var`. The error that rounding can leave is "
-    "at most `u·√(RMS over channels of (m̂/ŝ)² + 1/4)` standard deviations, with the unit "
+    "at most `u·√(mean over channels of (m̂/ŝ)² + 1/4)` standard deviations, with the unit "
     "roundoff u = 2⁻¹¹ (float16) or 2⁻⁸ (bfloat16).",
     matters="Rounding alone leaves a shift of about 5e-4 (float16) and 4e-3 (bfloat16) that no "
     "recalibration removes. Worse, a moving average in half precision stands still: with momentum "
