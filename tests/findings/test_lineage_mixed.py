@@ -132,7 +132,7 @@ def test_a_pruned_channel_hides_no_mixture(tmp_path: Path) -> None:
     uncounted = [{k: v for k, v in s.items() if "num_batches" not in k} for s in states]
     found = findings(tmp_path, *uncounted)
     assert list(found) == ["BN052"]
-    assert found["BN052"].layers == LAYERS
+    assert tuple(found["BN052"].evidence["shares"]) == LAYERS
 
 
 def test_zeros_behind_a_bias_are_told_where_the_counters_bear_it_out(tmp_path: Path) -> None:
