@@ -122,17 +122,17 @@ def test_what_counts_as_the_same_weights_is_a_setting(
 def test_a_pruned_channel_hides_no_mixture(tmp_path: Path) -> None:
     parent = trained()
     with torch.no_grad():
-        parent.b.bn.weight[5] = 0.0
-        parent.b.bn.running_var[5] = 1e-6
+        parent.a.bn.weight[5] = 0.0
+        parent.a.bn.running_var[5] = 1e-6
         child = child_of(parent).train()
         child(torch.zeros(4, 3, 8, 8))
-        child.b.bn.running_mean[5] += 1e-3
+        child.a.bn.running_mean[5] += 1e-3
     states = [copied(net) for net in (child, parent)]
     # Where batches are counted, variances alone tell forwards on zeros.
     uncounted = [{k: v for k, v in s.items() if "num_batches" not in k} for s in states]
     found = findings(tmp_path, *uncounted)
     assert list(found) == ["BN052"]
-    assert tuple(found["BN052"].evidence["shares"]) == LAYERS
+    assert found["BN052"].evidence["shares"] == {"a.bn": pytest.approx([0.9, 0.1], abs=1e-5)}
 
 
 def test_zeros_behind_a_bias_are_told_where_the_counters_bear_it_out(tmp_path: Path) -> None:
