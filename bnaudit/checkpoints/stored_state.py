@@ -50,7 +50,16 @@ def state_of_contents(contents: Contents, *, eps: float | None = None) -> State:
         layers=layers,
         without_statistics=tuple(_without_statistics(contents)),
         steps=contents.steps,
+        averaged=_averaged(contents),
     )
+
+
+def _averaged(contents: Contents) -> float | None:
+    """What torch's AveragedModel counts beside the weights."""
+    for name, tensor in contents.tensors.items():
+        if name.rpartition(".")[2] == "n_averaged" and tensor.elements == 1 and _is_real(tensor):
+            return float(tensor.values().item())
+    return None
 
 
 def _layers(contents: Contents) -> Iterator[_Named]:

@@ -63,13 +63,15 @@ class State:
 
     `source`: what it was read from. `without_statistics`: names of layers that look like BatchNorm
     and have weights but no statistics. `steps`: optimiser steps that the checkpoint speaks of.
-    `recalibrate`: the command that estimates the statistics anew, where it is known.
+    `averaged`: how many models its weights are an average of, where it says so. `recalibrate`: the
+    command that estimates the statistics anew, where it is known.
     """
 
     source: str
     layers: tuple[LayerState, ...]
     without_statistics: tuple[str, ...] = ()
     steps: int | None = None
+    averaged: float | None = None
     recalibrate: str | None = None
 
     def __getitem__(self, name: str) -> LayerState:

@@ -13,7 +13,7 @@ from bnaudit.checkpoints.messages import listed
 from bnaudit.checkpoints.parents import Checkpoint
 from bnaudit.checkpoints.stored_state import state_of_contents
 from bnaudit.errors import InputError
-from bnaudit.findings.catalogue import find_rule
+from bnaudit.findings.catalogue import all_rules, find_rule
 from bnaudit.findings.conclude import conclude
 from bnaudit.findings.policy import DEFAULT, Policy
 from bnaudit.results.comparison import comparison
@@ -58,7 +58,7 @@ def inspect(
         layers=tuple(inspected(layer, multiple) for layer in state.layers),
         without_statistics=state.without_statistics,
         findings=conclude((state,) if lineage is None else (state, lineage), policy),
-        notes=tuple(_notes(contents, state, eps)),
+        notes=(*_notes(contents, state, eps), *_unjudged(policy)),
         against=None if lineage is None else comparison(lineage),
         multiple_of_eps=multiple,
     )
@@ -93,6 +93,13 @@ def _facts(contents: Contents) -> FileFacts:
         elements=sum(tensor.elements for tensor in contents.tensors.values()),
         steps=contents.steps,
     )
+
+
+def _unjudged(policy: Policy) -> Iterator[str]:
+    """Where nothing of what is wanted can be told without data."""
+    told = [rule for rule in all_rules() if rule.subject in (State, Lineage)]
+    if not any(policy.wants(rule) for rule in told):
+        yield "none of the selected findings can be told from a checkpoint alone: measure on data"
 
 
 def _notes(contents: Contents, state: State, eps: float | None) -> Iterator[str]:

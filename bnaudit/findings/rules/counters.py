@@ -125,6 +125,7 @@ def counts_differ(state: State, limits: Limits) -> Iterator[Found]:
             layers=names,
             evidence={"usual": usual, "counts": {name: counts[name] for name in names}},
             severity="info" if at_one_depth else None,
+            remedy="Nothing where that was meant." if at_one_depth else None,
         )
 
 
@@ -237,3 +238,28 @@ def _changes(counts: dict[str, float]) -> int:
     """How often the count changes from a layer to the next."""
     values = list(counts.values())
     return sum(a != b for a, b in pairwise(values))
+
+
+@rule(
+    "BN021",
+    "averaged-weights",
+    "info",
+    State,
+    means="The file says that its weights are an average of several: their statistics have to be "
+    "estimated anew.",
+    computed="`n_averaged`, which torch's AveragedModel keeps beside the weights, is above 1.",
+    matters="The statistics of a last checkpoint, or their average, do not belong to averaged "
+    "weights. torch leaves them to the user (update_bn); whether that was done the file does not "
+    "tell, measuring does.",
+    remedy="Measure on data; recalibrate where the statistics do not fit.",
+    source="PyTorch issue 49082; timgaripov/swa issue 8",
+)
+def averaged_weights(state: State, limits: Limits) -> Iterator[Found]:
+    """A count of averaged models."""
+    if state.averaged is not None and state.averaged > 1 and state.layers:
+        yield Found(
+            f"The weights are an average of {state.averaged:,.6g} (n_averaged); whether the "
+            "statistics were estimated for it the file does not tell.",
+            evidence={"n_averaged": state.averaged},
+            command=recalibrate_command(state),
+        )

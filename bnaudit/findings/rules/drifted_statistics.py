@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from bnaudit.findings.lineage_phrases import (
     SAME_WEIGHTS,
     distance,
@@ -68,7 +70,11 @@ which moves all of them."""
 def drifted_statistics(lineage: Lineage, limits: Limits) -> Iterator[Found]:
     """Statistics that moved by themselves."""
     elsewhere = {layer.name for layer in dummy_forwards(lineage, limits["weights"])}
-    moved = [x for x in lineage.layers if x.name not in elsewhere and moved_otherwise(x)]
+    moved = [
+        x
+        for x in lineage.layers
+        if x.name not in elsewhere and moved_otherwise(x) and _was_finite(lineage, x)
+    ]
     alone = [x for x in moved if lineage.change_before(x) <= limits["weights"]]
     if alone:
         yield _found(lineage, alone, limits, _unchanged(lineage) + _counted(alone))
@@ -77,6 +83,12 @@ def drifted_statistics(lineage: Lineage, limits: Limits) -> Iterator[Found]:
         kept = plural(sum(x.kept for x in lineage.layers), "other layer")
         text = f"{kept} keep the parent's exactly: no training leaves them so"
         yield _found(lineage, written, limits, text)
+
+
+def _was_finite(lineage: Lineage, layer: LayerLineage) -> bool:
+    """What was NaN or infinite in the parent has been mended, and has not drifted."""
+    before = lineage.parent[layer.parent_name]
+    return bool(np.isfinite(before.running_mean + before.running_var).all())
 
 
 def _found(lineage: Lineage, moved: Sequence[LayerLineage], limits: Limits, beside: str) -> Found:

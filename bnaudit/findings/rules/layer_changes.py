@@ -110,29 +110,50 @@ def dtype_changed(lineage: Lineage, limits: Limits) -> Iterator[Found]:
     Lineage,
     means="BatchNorm layers are only in one of the two files, or have another number of channels.",
     computed="By the names of `running_mean` and `running_var`, after one change of prefix that "
-    "both files agree on, and by their lengths.",
+    "both files agree on, and by their lengths. A warning where the weights of a layer are there "
+    "and its statistics are not.",
     matters="Folded into convolutions, replaced by another norm, pruned by whole channels, or "
     "renamed: nothing can be said about what became of these layers' statistics.",
     remedy="Nothing to do where it was meant; else look at how the names changed.",
     source="Huang 2022 (arXiv:2203.10778), whose XBNBlock replaces layers by batch-free norms",
 )
 def layers_changed(lineage: Lineage, limits: Limits) -> Iterator[Found]:
-    """What is not in both files."""
+    """What is not in both files; for themselves, statistics missing beside their weights."""
+    unsaved = tuple(name for name in lineage.removed if _weights_remain(lineage, name))
+    if unsaved:
+        yield Found(
+            f"{plural(len(unsaved), 'BatchNorm layer')} ({some_of(unsaved)}) of "
+            f"{file_name(lineage.parent)} {'has' if len(unsaved) == 1 else 'have'} weights in "
+            f"{file_name(lineage.child)} and no statistics: they were not saved, and a model that "
+            "loads it normalises by 0 and 1.",
+            layers=unsaved,
+            evidence={"unsaved": list(unsaved)},
+            severity="warning",
+            remedy="Save the buffers (state_dict(), not only parameters()); else copy the "
+            "parent's where the weights are the same, or recalibrate.",
+        )
+    removed = tuple(name for name in lineage.removed if name not in unsaved)
     parts = [
         _part(lineage.added, "only in", file_name(lineage.child)),
-        _part(lineage.removed, "only in", file_name(lineage.parent)),
+        _part(removed, "only in", file_name(lineage.parent)),
         _part(lineage.resized, "of another number of channels than in", file_name(lineage.parent)),
     ]
     if any(parts):
         yield Found(
             upper_first("; ".join(part for part in parts if part)) + ".",
-            layers=(*lineage.added, *lineage.removed, *lineage.resized),
+            layers=(*lineage.added, *removed, *lineage.resized),
             evidence={
                 "added": list(lineage.added),
-                "removed": list(lineage.removed),
+                "removed": list(removed),
                 "resized": list(lineage.resized),
             },
         )
+
+
+def _weights_remain(lineage: Lineage, name: str) -> bool:
+    """Whether the child has the weights of a layer of the parent, and not its statistics."""
+    gone = lineage.network.removed
+    return lineage.parent[name].gamma is not None and f"{name}.weight" not in gone
 
 
 def _part(names: tuple[str, ...], how: str, file: str) -> str:

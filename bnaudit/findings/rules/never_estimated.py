@@ -76,6 +76,7 @@ def never_updated(state: State, limits: Limits) -> Iterator[Found]:
     "layers are meant to have none, answers depend on the batch: say so, or use a batch-free "
     "norm.",
     source="bts issue 90, DPC issue 10; Wu 2021 (arXiv:2105.07576), section 4",
+    unless=("BN055",),
 )
 def statistics_missing(state: State, limits: Limits) -> Iterator[Found]:
     """Weights without statistics."""
