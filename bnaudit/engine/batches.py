@@ -37,7 +37,7 @@ def batch_size(data: Any) -> int:
 
     A list of per-image tensors, as the batch or inside it, counts by its length.
     """
-    if _is_image_list(data):
+    if is_image_list(data):
         return len(data)
     first = data
     if isinstance(data, (tuple, list)) and data:
@@ -61,7 +61,7 @@ def default_forward(model: nn.Module, batch: Any) -> Any:
     what is left without its labels (`LABEL_KEYS`): a single value as it is, several as keywords.
     InputError: anything else.
     """
-    if isinstance(batch, Tensor) or _is_image_list(batch):
+    if isinstance(batch, Tensor) or is_image_list(batch):
         return model(batch)
     if isinstance(batch, tuple | list) and batch:
         return model(batch[0])
@@ -78,7 +78,7 @@ def default_forward(model: nn.Module, batch: Any) -> Any:
     )
 
 
-def _is_image_list(data: Any) -> bool:
+def is_image_list(data: Any) -> bool:
     """Whether a batch is a bare list of images (C, H, W), and not an (inputs, labels) pair."""
     if not isinstance(data, list) or len(data) < 2:
         return False
@@ -110,7 +110,7 @@ def map_tensors(function: Callable[[Tensor], Tensor], data: Any) -> Any:
     if isinstance(data, Tensor):
         return function(data)
     if isinstance(data, Mapping):
-        return _rebuild_mapping(data, {k: map_tensors(function, v) for k, v in data.items()})
+        return rebuild_mapping(data, {k: map_tensors(function, v) for k, v in data.items()})
     if isinstance(data, tuple) and hasattr(data, "_fields"):  # a namedtuple
         return type(data)(*(map_tensors(function, item) for item in data))
     if isinstance(data, (list, tuple)):
@@ -118,7 +118,8 @@ def map_tensors(function: Callable[[Tensor], Tensor], data: Any) -> Any:
     return data
 
 
-def _rebuild_mapping(original: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
+def rebuild_mapping(original: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
+    """A mapping of the same type with other items; a dict where it cannot be made so."""
     try:
         return type(original)(items)  # type: ignore[call-arg]
     except TypeError:
@@ -165,7 +166,7 @@ def _cut(
         return items(data)
     if isinstance(data, Mapping):
         cut = {key: _cut(value, size, tensor, items) for key, value in data.items()}
-        return _rebuild_mapping(data, cut)
+        return rebuild_mapping(data, cut)
     if isinstance(data, tuple) and hasattr(data, "_fields"):
         return type(data)(*(_cut(item, size, tensor, items) for item in data))
     if isinstance(data, (list, tuple)):
@@ -192,7 +193,7 @@ def content_hashes(batch: Batch) -> list[bytes]:
     what is the same.
     """
     data = batch.data
-    if isinstance(data, (tuple, list)) and data and not _is_image_list(data):
+    if isinstance(data, (tuple, list)) and data and not is_image_list(data):
         data = data[0]
     elif isinstance(data, Mapping):
         data = {key: value for key, value in data.items() if key not in LABEL_KEYS}

@@ -19,7 +19,7 @@ from bnaudit.engine.collect import Collector
 from bnaudit.engine.conditions import Subject
 from bnaudit.engine.layers import BNLayer
 from bnaudit.engine.population import Stopped
-from bnaudit.engine.state import intercepted
+from bnaudit.engine.state import attributes, intercepted
 from bnaudit.stats.moments import Moments, leave_one_out, merge, pool
 from bnaudit.stats.shift import gamma_weighted_mean, squared_shift
 
@@ -62,7 +62,7 @@ def first_shift(
         data = conditions.moved(batch)
         collector.start(batch)
         stop = _StopAfter(collector, FIRST)
-        with intercepted(audited, stop), suppress(Stopped):
+        with attributes(subject.model), intercepted(audited, stop), suppress(Stopped):
             conditions.run(subject.model, data if change is None else change(data), batch)
         collector.end()
     collector.finish()

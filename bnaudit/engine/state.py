@@ -6,6 +6,7 @@ exception or Ctrl-C inside.
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -192,6 +193,34 @@ def statistics(layer: BNLayer, mean: Tensor, var: Tensor) -> Iterator[None]:
     with Applied() as applied:
         applied.put(layer, mean, var)
         yield
+
+
+@contextmanager
+def attributes(model: nn.Module) -> Iterator[None]:
+    """What modules keep in plain attributes is as before after: for forwards that are broken off.
+
+    Lists, dicts and sets get their items back, in place; other values that were replaced are put
+    back. What a hook keeps outside of the model is not seen.
+    """
+    before = [
+        (module.__dict__, name, value, _items(value))
+        for module in model.modules()
+        for name, value in module.__dict__.items()
+        if not name.startswith("_") and name not in ("training", "forward")
+    ]
+    try:
+        yield
+    finally:
+        for table, name, value, items in before:
+            table[name] = value
+            if items is not None:
+                value.clear()
+                value.extend(items) if isinstance(value, list) else value.update(items)
+
+
+def _items(value: object) -> Any:
+    """A shallow copy of a container, None of anything else."""
+    return copy.copy(value) if type(value) in (list, dict, set) else None
 
 
 @contextmanager

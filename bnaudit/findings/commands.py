@@ -34,5 +34,5 @@ def measure_again(audit: Audit, *options: str) -> str | None:
         return None
     names = {"--data": "--train-data", "--data-arg": "--train-data-arg"}
     trained = (names.get(word, word) for word in request.train_data)
-    what = (*request.model, *request.data, *trained, *request.how)
+    what = (*request.model, *request.data, *trained, *request.how, *request.measuring)
     return shlex.join(("bnaudit", "measure", request.checkpoint, *what, *options))

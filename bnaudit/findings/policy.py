@@ -47,9 +47,11 @@ class Policy:
 
         Raises `InputError` otherwise.
         """
-        thresholds = {_code(key): values for key, values in self.thresholds.items()}
-        for code, values in thresholds.items():
+        thresholds: dict[str, dict[str, float]] = {}
+        for key, values in self.thresholds.items():
+            code = _code(key)
             _check_thresholds(find_rule(code), values)
+            thresholds[code] = {**thresholds.get(code, {}), **values}
         for key, severity in self.severity.items():
             if severity not in SEVERITIES:
                 raise InputError(f"severity {key} is {severity!r}: give {', '.join(SEVERITIES)}")

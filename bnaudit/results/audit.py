@@ -151,7 +151,8 @@ class Request:
     """The command-line options of this run, to be repeated in the commands that findings give.
 
     Each as words: `model` names the architecture and the part of the file, `data` and `train_data`
-    the data, `how` the transform and the forward.
+    the data, `how` the transform, the forward and all that every verb takes, `measuring` what only
+    `measure` does.
     """
 
     checkpoint: str
@@ -159,6 +160,7 @@ class Request:
     data: tuple[str, ...] = ()
     train_data: tuple[str, ...] = ()
     how: tuple[str, ...] = ()
+    measuring: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bnaudit.engine.batches import Batch, labels_of
+from bnaudit.engine.batches import Batch, is_image_list, labels_of
 from bnaudit.engine.conditions import Subject
 from bnaudit.engine.layers import BNLayer
 from bnaudit.engine.per_sample import PaddedMoments, show_inputs
@@ -80,6 +80,8 @@ def _thumbnails(data: Any) -> Tensor | None:
     None where the inputs are no tensor of floats.
     """
     first = data
+    if is_image_list(data):
+        return None
     if isinstance(data, Mapping):
         first = next((value for value in data.values() if isinstance(value, Tensor)), None)
     elif isinstance(data, (list, tuple)) and data:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from bnaudit.engine.batches import LABEL_KEYS, map_tensors
+from bnaudit.engine.batches import LABEL_KEYS, map_tensors, rebuild_mapping
 
 IMAGE_CHANNELS = (3, 1)
 """Where a batch holds tensors of both kinds, masks have one channel: those of three are images."""
@@ -59,7 +59,7 @@ def _map_inputs(function: Callable[[Tensor], Tensor], data: Any) -> Any:
     """The inputs are found as `default_forward` finds them."""
     if isinstance(data, Mapping):
         inputs = {key: value for key, value in data.items() if key not in LABEL_KEYS}
-        return {**data, **map_tensors(function, inputs)}
+        return rebuild_mapping(data, {**data, **map_tensors(function, inputs)})
     if not isinstance(data, (tuple, list)) or not data or _is_image_list(data):
         return map_tensors(function, data)
     items = (map_tensors(function, data[0]), *data[1:])

@@ -17,8 +17,10 @@ from bnaudit.engine.passes import NO_MINI_BATCHES, Measurement, measure_pass
 from bnaudit.engine.wrappers import unwrap
 from bnaudit.errors import InputError, ModelError, NonFiniteError
 from bnaudit.findings import commands
+from bnaudit.findings.catalogue import find_rule
 from bnaudit.findings.conclude import conclude
 from bnaudit.findings.policy import DEFAULT, Policy
+from bnaudit.findings.rules.preprocessing import CODE
 from bnaudit.findings.verdict import judge
 from bnaudit.results import Audit, ModelInfo, Request, TrainedOn
 from bnaudit.results.state import State
@@ -101,7 +103,8 @@ def measure_with(
             raise ModelError(none_reached(layers))
         audit = _with_figures(audit, layers, seen, reader, data_source, transform)
         if kept.batches and audit.audited:
-            audit = _with_checks(audit, Subject(inner, layers, conditions), stored, kept, task)
+            subject = Subject(inner, layers, conditions)
+            audit = _with_checks(audit, subject, stored, kept, task, policy)
             if wanted:
                 batches = kept.regrouped(wanted)
                 audit = attribution.attribute(
@@ -118,7 +121,12 @@ def measure_with(
 
 
 def _with_checks(
-    audit: Audit, subject: Subject, stored: State, kept: attribution.Kept, task: Task
+    audit: Audit,
+    subject: Subject,
+    stored: State,
+    kept: attribution.Kept,
+    task: Task,
+    policy: Policy,
 ) -> Audit:
     """What the first samples tell about the data, before anything is blamed on the estimates.
 
@@ -127,8 +135,9 @@ def _with_checks(
     try:
         with subject.conditions.entered(subject.model):
             checks = check_data(audit, subject, kept)
-            other_eps = try_other_eps(subject, stored, kept.batches, task)
-            preprocessing = try_preprocessing(subject, kept.regrouped())
+            other_eps = try_other_eps(subject, stored, kept.as_given(KEPT_SAMPLES), task)
+            wanted = policy.wants(find_rule(CODE))
+            preprocessing = try_preprocessing(subject, kept.regrouped()) if wanted else None
     except (ModelError, NonFiniteError) as error:
         return replace(audit, notes=(*audit.notes, f"the data were not checked: {error}"))
     return replace(

@@ -70,7 +70,11 @@ def try_preprocessing(subject: Subject, batches: Iterable[Batch]) -> Preprocessi
         if problem is not None:
             note = f"no mistake of the preprocessing was tried: {problem}"
             return replace(found, note=note)
-        tried = list(_tried(subject, chosen, given, mistakes_of(images)))
+        mistakes = mistakes_of(images)
+        tried = list(_tried(subject, chosen, given, mistakes))
+        if mistakes and not tried:
+            note = "no mistake of the preprocessing could be tried: the model takes none of them"
+            return replace(found, note=note)
         tried.sort(key=lambda one: one.candidate.shift.after)
         candidates = tuple(_with_certainty(tried, _Certainty(subject, chosen)))
     return replace(found, candidates=candidates)

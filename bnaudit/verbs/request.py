@@ -34,12 +34,30 @@ def request_of(settings: Settings) -> Request | None:
             *_unless("--device", settings.device, "auto"),
             *_unless("--dtype", settings.dtype, "float32"),
             *_unless("--task", settings.task, "auto"),
+            *_unless("--seed", str(settings.seed), "0"),
+            *_unless("--workers", str(settings.workers), "0"),
+            *_thresholds(settings.thresholds),
+            *(word for code in settings.select for word in ("--select", code)),
+            *(word for code in settings.ignore for word in ("--ignore", code)),
+        ),
+        measuring=(
+            *_option("--train-batch-size", settings.train_batch_size),
+            *_option("--compare", settings.compare),
         ),
     )
 
 
 def _option(name: str, value: object) -> tuple[str, ...]:
     return () if value is None else (name, str(value))
+
+
+def _thresholds(thresholds: dict[str, dict[str, float]]) -> tuple[str, ...]:
+    return tuple(
+        word
+        for code, values in thresholds.items()
+        for name, value in values.items()
+        for word in ("--threshold", f"{code}.{name}={value:g}")
+    )
 
 
 def _switch(name: str, on: bool) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from small_nets import dataset, filled, images
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 import bnaudit
 from bnaudit.errors import ModelError, NonFiniteError
@@ -357,3 +357,43 @@ def test_a_gpu_gives_the_figures_of_the_cpu() -> None:
         assert b.total_shift is not None
         assert b.total_shift.plain == pytest.approx(a.total_shift.plain, rel=1e-2)
         assert b.discrepancy == pytest.approx(a.discrepancy, rel=1e-2)
+
+
+class KeepsFeatures(nn.Module):
+    """Hooks fill a list; the end of the forward reads it and empties it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.features: list[Tensor] = []
+        self.calls = 0
+        self.body = nn.Sequential(
+            *(nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)) for _ in range(5))
+        )
+        for block in self.body:
+            block.register_forward_hook(self._keep)
+
+    def _keep(self, module: nn.Module, args: object, output: Tensor) -> None:
+        self.features.append(output)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.body(x)
+        one, two, three, four, five = self.features
+        self.features.clear()
+        return (one + two + three + four + five).mean((2, 3))
+
+
+def test_a_forward_that_is_broken_off_leaves_nothing_in_the_model() -> None:
+    model = KeepsFeatures().eval()
+    x = torch.rand(32, 3, 8, 8)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.fill_(2.0)  # so that the preprocessing is looked into
+        before = model(x)
+        audit = bnaudit.measure(model, TensorDataset(x), attribute="none")
+        assert audit.preprocessing is not None
+        assert audit.preprocessing.shift > 0.1
+        assert model.features == []
+        assert torch.equal(model(x), before)

@@ -208,3 +208,19 @@ def test_statistics_that_are_not_finite_are_named_where_the_activations_break() 
     net.blocks[1].bn1.running_mean[3] = torch.nan
     with pytest.raises(NonFiniteError, match=r"BN001: .*blocks\.1\.bn1.* That is why layer"):
         measured(net, IMAGES, LABELS, attribute="none")
+
+
+def test_lists_of_images_of_different_sizes_are_not_taken_for_sorted_batches() -> None:
+    class Detector(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+
+        def forward(self, images: list[Tensor]) -> Tensor:
+            return torch.stack([self.net(image[None]).mean((0, 2, 3)) for image in images])
+
+    generator = torch.Generator().manual_seed(0)
+    sizes = torch.randint(8, 20, (40, 3, 2), generator=generator).tolist()
+    batches = [[torch.rand(3, h, w, generator=generator) for h, w in three] for three in sizes]
+    assert "BN303" not in codes(bnaudit.measure(Detector().eval(), batches, attribute="none"))
