@@ -203,7 +203,8 @@ def _preprocessed_wrongly(subject: Subject, plan: Plan, limits: Limits) -> tuple
         return (f"{wrong.sentence} Recalibrated in spite of this, as asked (--force).",)
     said = wrong.sentence[:1].lower() + wrong.sentence[1:]
     raise InputError(
-        f"{said} {wrong.remedy} --force (force=True) recalibrates all the same; --ignore "
+        f"{said} {wrong.remedy} Where the data are right, the first layer's own statistics are off "
+        "by as much: --force (force=True) recalibrates all the same; --ignore "
         f"{rule.code} does not look"
     )
 
