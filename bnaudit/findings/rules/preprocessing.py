@@ -37,8 +37,8 @@ AS_GOOD_AT_MOST = 2.0
     "family-wise 5% over all that were tried (Holm), and leaves no more than data usually do. An "
     "order of channels, a layout and dark for bright have to make the class scores of the network "
     "less undecided too (entropy, paired interval): tinted or bright images can look like them to "
-    "the first layers alone. Statistics of the "
-    "first layer that are off by one factor in all channels look like a scale: that cannot be told.",
+    "the first layers alone. Statistics of the first layer that are off by one factor in all "
+    "channels look like a scale of the data: that cannot be told apart.",
     matters="A different camera, contrast or noise moves the first layers too, and recalibration "
     "is made for that. A mistake is another matter: recalibrated statistics fit it, accuracy "
     "comes back in part at best, and the model is then wrong for correct data.",
