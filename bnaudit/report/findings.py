@@ -68,7 +68,8 @@ def _headline(finding: Finding) -> Text:
 
 def _says_whom(finding: Finding) -> bool:
     """Whether the sentence names the layers, or as many of them as are listed anywhere."""
-    everyone = f"all {len(finding.layers)} layers" in finding.sentence.lower()
+    number, sentence = len(finding.layers), finding.sentence.lower()
+    everyone = any(f"{all_of} {number} layers" in sentence for all_of in ("all", f"{number} of"))
     words = {word.strip("().,;:") for word in finding.sentence.split()}
     return everyone or all(name in words for name in finding.layers[:3])
 
