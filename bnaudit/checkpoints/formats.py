@@ -76,7 +76,7 @@ def _check_zip(path: Path, file: BinaryIO) -> None:
             # Inside the one folder that torch.save and its relatives wrap everything in.
             inner = {name.partition("/")[2] for name in archive.namelist()}
             every = {*archive.namelist(), *inner}
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError):
         raise truncated(path, "the zip archive's directory is missing") from None
     if "archive_format" in every or "serialized_exported_program.json" in every:
         what = "a torch.export archive (.pt2), whose graph is fixed"

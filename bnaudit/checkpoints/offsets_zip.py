@@ -54,7 +54,7 @@ def content_of(archive: zipfile.ZipFile, member: str) -> bytes:
     """A member's content, unpacked. Raises `CannotPatch` where it is damaged."""
     try:
         return archive.read(member)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise CannotPatch(f"the archive's member {member} cannot be unpacked ({error})") from None
 
 
