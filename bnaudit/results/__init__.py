@@ -14,9 +14,11 @@ from bnaudit.results.audit import (
     Verdict,
 )
 from bnaudit.results.change import Change, Share
+from bnaudit.results.changes import Changes, Difference, LayerChange, NetworkChange, Side
 from bnaudit.results.channels import ChannelTable
 from bnaudit.results.data_checks import BatchOrder, DataChecks, OtherEps, PaddedLayer, Spread
 from bnaudit.results.findings import SEVERITIES, Finding, Severity
+from bnaudit.results.gate import OUTCOMES, Check, Gate, Outcome, Waived
 from bnaudit.results.layers import (
     CallSite,
     Estimate,
@@ -39,6 +41,7 @@ from bnaudit.results.recalibration import (
 
 __all__ = [
     "NOISE_ENOUGH",
+    "OUTCOMES",
     "SCHEMA",
     "SEVERITIES",
     "Attribution",
@@ -47,20 +50,27 @@ __all__ = [
     "CallSite",
     "Candidate",
     "Change",
+    "Changes",
     "ChannelTable",
+    "Check",
     "DataChecks",
     "DataInfo",
     "Decision",
+    "Difference",
     "Estimate",
     "Finding",
+    "Gate",
     "InitialShare",
     "LayerAudit",
+    "LayerChange",
     "Level",
     "MemoryEstimate",
     "Method",
     "ModelInfo",
     "NetworkAudit",
+    "NetworkChange",
     "OtherEps",
+    "Outcome",
     "PaddedLayer",
     "Preprocessing",
     "Recalibrated",
@@ -69,6 +79,7 @@ __all__ = [
     "Score",
     "Severity",
     "Share",
+    "Side",
     "Spread",
     "Status",
     "TrainedOn",
@@ -76,4 +87,5 @@ __all__ = [
     "VarianceRatio",
     "Verdict",
     "Verification",
+    "Waived",
 ]
