@@ -10,10 +10,13 @@ from bnaudit.findings.rule import Found, Rule
 from bnaudit.results.findings import SEVERITIES, Finding
 
 
-def conclude(subjects: Iterable[object], policy: Policy = DEFAULT) -> tuple[Finding, ...]:
+def conclude(
+    subjects: Iterable[object], policy: Policy = DEFAULT, known: Sequence[Finding] = ()
+) -> tuple[Finding, ...]:
     """The findings of all rules over these subjects, the gravest first, then by code.
 
-    A finding that another rule explains better (`Rule.unless`) is left out.
+    A finding that another rule explains better (`Rule.unless`) is left out. `known`: findings about
+    subjects that are not at hand, which stand beside them.
     """
     subjects = tuple(subjects)
     found = [
@@ -24,9 +27,9 @@ def conclude(subjects: Iterable[object], policy: Policy = DEFAULT) -> tuple[Find
         if isinstance(subject, rule.subject)
         for one in rule.find(subject, policy.limits(rule))
     ]
-    findings = [finding for _, finding in found]
+    findings = [*known, *(finding for _, finding in found)]
     kept = [finding for rule, finding in found if not _explained(rule, finding, findings)]
-    return tuple(sorted(kept, key=lambda f: (SEVERITIES.index(f.severity), f.code)))
+    return tuple(sorted([*known, *kept], key=lambda f: (SEVERITIES.index(f.severity), f.code)))
 
 
 def _finding(rule: Rule, found: Found, policy: Policy) -> Finding:

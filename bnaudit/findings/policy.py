@@ -57,8 +57,8 @@ class Policy:
                 raise InputError(f"severity {key} is {severity!r}: give {', '.join(SEVERITIES)}")
         return Policy(
             thresholds=thresholds,
-            select=_codes("select", self.select),
-            ignore=_codes("ignore", self.ignore),
+            select=codes_of("select", self.select),
+            ignore=codes_of("ignore", self.ignore),
             severity={_code(key): severity for key, severity in self.severity.items()},
         )
 
@@ -68,7 +68,7 @@ def _code(key: str) -> str:
     return find_rule(key).code
 
 
-def _codes(option: str, given: str | Sequence[str]) -> tuple[str, ...]:
+def codes_of(option: str, given: str | Sequence[str]) -> tuple[str, ...]:
     """Codes, or how codes begin, from those, from names, or from several in one text."""
     texts = [given] if isinstance(given, str) else given
     wanted = [part.strip() for text in texts for part in text.split(",")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
+from bnaudit.results.audit import Audit
 from bnaudit.results.documents import read_document, write_document
 from bnaudit.results.findings import Finding
 
@@ -75,6 +76,20 @@ class Side:
     samples: int
     seed: int | None
     tool: str | None = None
+
+    @classmethod
+    def of(cls, audit: Audit, source: str) -> Side:
+        """The side on which this Audit stands; `source`: where it is from."""
+        return cls(
+            source=source,
+            model=audit.model.source,
+            checkpoint=audit.model.checkpoint,
+            checkpoint_sha256=audit.model.checkpoint_sha256,
+            data=audit.data.source if audit.data else None,
+            samples=audit.data.samples if audit.data else 0,
+            seed=audit.data.seed if audit.data else None,
+            tool=audit.versions.get("bnaudit"),
+        )
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,8 @@ class Check:
 @dataclass(frozen=True)
 class Waived:
     """A finding that does not count, and why: `setting` is the line of the settings that says so,
-    or "baseline" where it stood there already."""
+    "baseline" where it stood there already, or "tolerance" where it is new but no figure that it
+    rests on got worse than in the baseline beyond tolerance and noise."""
 
     finding: Finding
     setting: str

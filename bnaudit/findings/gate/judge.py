@@ -1,0 +1,132 @@
+"""The verdict of the gate."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from bnaudit.config import GateSettings
+from bnaudit.findings.gate.counted import Counted, counted
+from bnaudit.findings.gate.ignores import Ignores
+from bnaudit.findings.gate.limits import limits, open_layers
+from bnaudit.findings.gate.regressions import regressions, worse_layers
+from bnaudit.findings.phrases import plural, some_of
+from bnaudit.findings.policy import DEFAULT, Policy
+from bnaudit.results import OUTCOMES, Audit, Changes, Check, Gate, Outcome, Side
+
+SEVERITY_WORDS = {
+    "error": "an error",
+    "warning": "a warning or an error",
+    "info": "a finding",
+    "nothing": "a finding",
+}
+
+
+def judge_gate(
+    audit: Audit,
+    settings: GateSettings,
+    policy: Policy = DEFAULT,
+    *,
+    subject: Side,
+    changes: Changes | None = None,
+) -> Gate:
+    """Hold an Audit against the settings, and against a baseline where `changes` from it are given.
+
+    Fail: a finding that counts, a limit that is exceeded beyond noise, a figure that got worse than
+    in the baseline beyond tolerance and noise. Inconclusive: nothing fails, but the data are too
+    few to tell. `subject`: what the Audit is of. The findings of the Audit have to be those of
+    `policy`. Raises `InputError` for settings that name what does not exist.
+    """
+    ignores = Ignores(settings, audit.layers)
+    if not audit.audited:
+        check, notes = _nothing(audit), ()
+        found = counted(audit, settings, ignores, changes)
+        return _gate((check, *found.checks), found, settings, subject, changes, ignores, notes)
+    checks: list[Check] = []
+    if changes is None:
+        found = counted(audit, settings, ignores)
+        if not any(check.name == "BN101" for check in found.checks):
+            checks += open_layers(audit, settings, policy, ignores)
+    else:
+        against = list(regressions(changes, settings.tolerance, ignores))
+        worse = worse_layers(changes, settings.tolerance)
+        any_worse = bool(worse) or any(check.outcome == "fail" for check in against)
+        found = counted(audit, settings, ignores, changes, worse, any_worse=any_worse)
+        checks += against
+    checks += limits(audit, settings, ignores)
+    if not found.checks and not any(check.kind == "finding" for check in checks):
+        checks.append(_no_finding(settings, found, changes))
+    return _gate((*found.checks, *checks), found, settings, subject, changes, ignores, ())
+
+
+def not_finite(sentence: str, layer: str | None, settings: GateSettings, subject: Side) -> Gate:
+    """The verdict on a model whose activations are not finite: there is no Audit of it."""
+    check = Check(
+        kind="measurement",
+        name="finite",
+        title="activations are finite",
+        outcome="fail",
+        sentence=sentence,
+        layers=() if layer is None else (layer,),
+    )
+    nothing = Counted((), (), ())
+    return _gate((check,), nothing, settings, subject, None, Ignores(settings, ()), ())
+
+
+def _gate(
+    checks: Sequence[Check],
+    found: Counted,
+    settings: GateSettings,
+    subject: Side,
+    changes: Changes | None,
+    ignores: Ignores,
+    notes: tuple[str, ...],
+) -> Gate:
+    ordered = tuple(sorted(checks, key=lambda check: OUTCOMES.index(check.outcome)))
+    outcome: Outcome = ordered[0].outcome if ordered else "pass"
+    tolerated = outcome == "inconclusive" and settings.inconclusive == "pass"
+    return Gate(
+        outcome=outcome,
+        sentence=_sentence(outcome, ordered),
+        subject=subject,
+        checks=ordered,
+        waived=found.waived,
+        findings=found.others,
+        unused_ignores=ignores.unused(),
+        changes=changes,
+        notes=notes,
+        exit_code=0 if outcome == "pass" or tolerated else 1,
+    )
+
+
+def _nothing(audit: Audit) -> Check:
+    sentence = audit.verdict.sentence if audit.verdict else "Nothing to audit."
+    return Check("measurement", "layers", "layers to measure", "pass", sentence)
+
+
+def _no_finding(settings: GateSettings, found: Counted, changes: Changes | None) -> Check:
+    new = " new" if changes is not None else ""
+    what = SEVERITY_WORDS[settings.fail_on]
+    if settings.fail_on == "nothing":
+        sentence = 'Findings do not count (fail_on = "nothing").'
+    elif found.waived:
+        sentence = f"No finding that counts; {plural(len(found.waived), 'finding')} left out."
+    else:
+        sentence = f"No{new} finding that is {what}."
+    return Check("finding", "findings", "findings", "pass", sentence)
+
+
+def _sentence(outcome: Outcome, checks: Sequence[Check]) -> str:
+    chosen = [check for check in checks if check.outcome == outcome]
+    names = list(Counter(_named(check) for check in chosen))
+    if outcome == "fail":
+        return f"Failed: {some_of(names)}."
+    if outcome == "inconclusive":
+        return f"Inconclusive: the data are too few to tell ({some_of(names)})."
+    return f"Passed: {plural(len(chosen), 'check')}."
+
+
+def _named(check: Check) -> str:
+    if check.kind == "finding":
+        return f"{check.name} {check.title}"
+    return f"{check.name} against the baseline" if check.kind == "regression" else check.name

@@ -1,0 +1,210 @@
+"""What got worse than in the baseline, beyond a tolerance and the noise of both measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from bnaudit.config import Tolerance
+from bnaudit.findings.gate.ignores import Ignores
+from bnaudit.findings.phrases import named, number, plural, some_of
+from bnaudit.results import Changes, Check, Difference, LayerChange
+
+TOO_NOISY = 3.0
+"""Times the tolerance: a 95% interval of this half-width hides what the tolerance is there for.
+
+It is the noise that is judged, not the figure, so that an unchanged model is not inconclusive by
+chance: how noisy a comparison is depends on the numbers of samples.
+"""
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A difference held against its tolerance, all turned so that more is worse."""
+
+    name: str
+    change: Difference
+    rise: float
+    surely: float | None
+    noise: float | None
+    tolerance: float
+
+    @property
+    def worse(self) -> bool:
+        return self.surely is not None and self.surely > self.tolerance
+
+    @property
+    def open(self) -> bool:
+        return not self.worse and (self.noise is None or self.noise > TOO_NOISY * self.tolerance)
+
+
+def regressions(changes: Changes, tolerance: Tolerance, ignores: Ignores) -> Iterator[Check]:
+    """One check of all layers, and one for each figure of the network that both sides have."""
+    yield _of_layers(changes, tolerance, ignores)
+    for network in changes.network:
+        figure = _FIGURES.get(network.figure)
+        if figure is not None:
+            judged = figure.judged(network.figure, network.change, tolerance)
+            yield _of_network(figure, judged, changes)
+
+
+def worse_layers(changes: Changes, tolerance: Tolerance) -> list[str]:
+    """The layers whose output shift got worse, also where that is ignored."""
+    return [layer.name for layer, judged in _layers(changes, tolerance) if judged.worse]
+
+
+def _layers(changes: Changes, tolerance: Tolerance) -> list[tuple[LayerChange, _Judged]]:
+    return [
+        (layer, _shift(layer.name, layer.output_shift, tolerance.layer_esm, tolerance))
+        for layer in changes.layers
+        if layer.output_shift is not None
+    ]
+
+
+def _of_layers(changes: Changes, tolerance: Tolerance, ignores: Ignores) -> Check:
+    judged = [found for _, found in _layers(changes, tolerance)]
+    worse = [x for x in judged if x.worse and ignores.layer(x.name, "layer_esm") is None]
+    hidden = [x for x in judged if x.open and ignores.layer(x.name, "layer_esm") is None]
+    check = Check(
+        kind="regression",
+        name="layer_esm",
+        title="output shift of each layer against the baseline",
+        outcome="pass",
+        sentence="No layer stands on both sides with figures.",
+        limit=tolerance.layer_esm,
+    )
+    if not judged:
+        return check
+    of = plural(len(judged), "layer")
+    if worse:
+        most = max(worse, key=lambda x: x.rise)
+        sentence = (
+            f"The output shift of {len(worse)} of {of} got worse than in the baseline: "
+            f"{_figure(most, number)} in {named(most.name)}, where {number(most.tolerance)} is "
+            "tolerated."
+        )
+        remedy = (
+            "Recalibrate the checkpoint where its weights or its data changed on purpose, and "
+            "accept the new state with --write-baseline; else look for what changed."
+        )
+        names = tuple(x.name for x in sorted(worse, key=lambda x: -x.rise))
+        return replace(
+            check,
+            outcome="fail",
+            sentence=sentence,
+            layers=names,
+            remedy=remedy,
+            value=most.rise,
+            limit=most.tolerance,
+        )
+    if hidden:
+        return _inconclusive(check, hidden, changes)
+    most = max(judged, key=lambda x: x.rise)
+    sentence = f"The largest change of {of} is {_figure(most, number)} in {named(most.name)}."
+    return replace(check, sentence=sentence, value=most.rise, limit=most.tolerance)
+
+
+def _inconclusive(check: Check, hidden: Sequence[_Judged], changes: Changes) -> Check:
+    names = tuple(x.name for x in hidden)
+    samples = f"{changes.before.samples:,} and {changes.after.samples:,} samples"
+    sentence = (
+        f"{samples} are too few to tell whether {some_of(names)} got worse than in the baseline: "
+        "the noise of the comparison is more than "
+        f"{TOO_NOISY:g} times what is tolerated."
+    )
+    return replace(
+        check, outcome="inconclusive", sentence=sentence, layers=names, remedy=_more(changes)
+    )
+
+
+def _more(changes: Changes) -> str:
+    if changes.paired:
+        return "Measure both on more samples."
+    return (
+        "Measure both on more samples, or on the same ones (same --data, --samples and --seed, or "
+        "--base-checkpoint): then what they have in common cancels."
+    )
+
+
+@dataclass(frozen=True)
+class _Figure:
+    """A figure of the network: how it is called, shown, and which way is worse."""
+
+    title: str
+    judged: Callable[[str, Difference, Tolerance], _Judged]
+    shown: Callable[[float], str]
+
+
+def _of_network(figure: _Figure, judged: _Judged, changes: Changes) -> Check:
+    what = _figure(judged, figure.shown)
+    tolerated = f"{figure.shown(judged.tolerance)} is tolerated"
+    check = Check(
+        kind="regression",
+        name=judged.name,
+        title=f"{figure.title} against the baseline",
+        outcome="pass",
+        sentence=f"The {figure.title} went {what}.",
+        value=judged.rise,
+        limit=judged.tolerance,
+    )
+    if judged.worse:
+        sentence = f"The {figure.title} got worse: {what}, where {tolerated}."
+        return replace(check, outcome="fail", sentence=sentence)
+    if judged.open:
+        sentence = (
+            f"The {figure.title} went {what}: too noisy to tell whether it got worse by more than "
+            f"is tolerated, {figure.shown(judged.tolerance)}."
+        )
+        return replace(check, outcome="inconclusive", sentence=sentence, remedy=_more(changes))
+    return check
+
+
+def _figure(judged: _Judged, shown: Callable[[float], str]) -> str:
+    change = judged.change
+    text = f"{shown(change.before)} -> {shown(change.after)}"
+    if change.low is None or change.high is None:
+        return text
+    return f"{text} (95% interval of the difference {shown(change.low)} to {shown(change.high)})"
+
+
+def _shift(name: str, change: Difference, absolute: float, tolerance: Tolerance) -> _Judged:
+    return _rising(name, change, max(absolute, tolerance.relative * change.before))
+
+
+def _rising(name: str, change: Difference, tolerance: float) -> _Judged:
+    return _Judged(name, change, change.difference, change.surely_low, _noise(change), tolerance)
+
+
+def _falling(name: str, change: Difference, tolerance: float) -> _Judged:
+    surely = None if change.surely_high is None else -change.surely_high
+    return _Judged(name, change, -change.difference, surely, _noise(change), tolerance)
+
+
+def _noise(change: Difference) -> float | None:
+    if change.low is None or change.high is None:
+        return None
+    return (change.high - change.low) / 2
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}%"
+
+
+_FIGURES: dict[str, _Figure] = {
+    "total_esm": _Figure(
+        "output shift over all layers",
+        lambda name, change, t: _shift(name, change, t.total_esm, t),
+        number,
+    ),
+    "accuracy": _Figure(
+        "top-1 accuracy",
+        lambda name, change, t: _falling(name, change, t.accuracy),
+        _percent,
+    ),
+    "disagreement": _Figure(
+        "share of samples whose class differs under mini-batch statistics",
+        lambda name, change, t: _rising(name, change, t.disagreement),
+        _percent,
+    ),
+}
+"""The figures of `Changes.network` that can regress."""
