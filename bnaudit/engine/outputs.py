@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from bnaudit.errors import InputError
-from bnaudit.results import NetworkAudit, Score
+from bnaudit.results import Marks, NetworkAudit, Score
 from bnaudit.stats.outputs import (
     classification_sums,
     label_sums,
     paired_correct_sums,
+    same_top_one,
     squared_difference_sums,
+    top_one_right,
 )
 
 Task = Literal["auto", "classification", "other"]
@@ -50,6 +52,8 @@ class OutputComparison:
         self._not_comparable: dict[str, None] = {}
         self._checks: list[tuple[Tensor, int]] = []
         self._comparable_parts = 0
+        self._correct: list[Tensor | None] = []
+        self._agreed: list[Tensor | None] = []
 
     def deployed(self, output: Any, labels: Tensor | None) -> None:
         """Score one batch of deployed outputs."""
@@ -57,6 +61,9 @@ class OutputComparison:
         if logits is not None and labels is not None:
             labels = self._checked(labels, logits)
             self._add("deployed", label_sums(logits, labels), len(labels))
+            self._correct.append(top_one_right(logits, labels))
+        else:
+            self._correct.append(None)
 
     def pair(self, deployed: Any, other: Any, labels: Tensor | None, samples: int) -> None:
         """Compare the outputs of one mini-batch under both conditions."""
@@ -66,12 +73,14 @@ class OutputComparison:
         a, b = self.logits(deployed), self.logits(other)
         if a is not None and b is not None:
             self._add("classification", classification_sums(a, b), samples)
+            self._agreed.append(same_top_one(a, b))
             if labels is not None:
                 labels = self._checked(labels, a)
                 self._add("deployed_compared", label_sums(a, labels), samples)
                 self._add("batch_statistics", label_sums(b, labels), samples)
                 self._add("discordant", paired_correct_sums(a, b, labels), samples)
             return
+        self._agreed.append(None)
         self._compare_parts(_parts("output", deployed), _parts("output", other))
 
     def result(self, kept_estimates: tuple[str, ...]) -> NetworkAudit:
@@ -101,6 +110,8 @@ class OutputComparison:
             custom={k: _finite(v / self._counts["compared"]) for k, v in self._custom.items()},
             kept_estimates=kept_estimates,
             note=note,
+            correct=_marks(self._correct),
+            agreed=_marks(self._agreed),
         )
 
     def logits(self, output: Any) -> Tensor | None:
@@ -163,7 +174,10 @@ class OutputComparison:
 
     def _score(self, name: str) -> Score | None:
         means = self._mean(name)
-        return Score(self._counts[name], means[0], _finite(means[1])) if means else None
+        if means is None:
+            return None
+        n, (accuracy, loss, square) = self._counts[name], means
+        return Score(n, accuracy, _finite(loss), _standard_error(loss, square, n))
 
     def _relative_rms(self) -> float | None:
         if "squares" not in self._sums:
@@ -175,6 +189,21 @@ class OutputComparison:
 def _finite(value: float) -> float | None:
     """Not a number and infinity are no figures."""
     return value if math.isfinite(value) else None
+
+
+def _standard_error(mean: float, mean_square: float, n: int) -> float | None:
+    """Of a mean over n samples."""
+    if n < 2:
+        return None
+    return _finite(math.sqrt(max(0.0, mean_square - mean**2) / (n - 1)))
+
+
+def _marks(of_batches: list[Tensor | None]) -> Marks | None:
+    """The marks of all samples; None where some batches have none. Waits for the device."""
+    known = [marks for marks in of_batches if marks is not None]
+    if not known or len(known) < len(of_batches):
+        return None
+    return Marks.of(torch.cat(known).cpu().numpy())
 
 
 def _check_range(low: int, high: int, classes: int) -> None:

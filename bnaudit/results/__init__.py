@@ -27,6 +27,7 @@ from bnaudit.results.layers import (
     Status,
     VarianceRatio,
 )
+from bnaudit.results.marks import Marks
 from bnaudit.results.preprocessing import Candidate, Preprocessing
 from bnaudit.results.recalibration import (
     NOISE_ENOUGH,
@@ -64,6 +65,7 @@ __all__ = [
     "LayerAudit",
     "LayerChange",
     "Level",
+    "Marks",
     "MemoryEstimate",
     "Method",
     "ModelInfo",

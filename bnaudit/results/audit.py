@@ -17,6 +17,7 @@ from bnaudit.results.data_checks import DataChecks
 from bnaudit.results.documents import read_document, write_document
 from bnaudit.results.findings import Finding
 from bnaudit.results.layers import Estimate, LayerAudit
+from bnaudit.results.marks import Marks
 from bnaudit.results.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -87,12 +88,13 @@ class DataInfo:
 class Score:
     """Top-1 accuracy (0 to 1) and mean cross-entropy (nats) on `samples` labelled samples.
 
-    The loss is None where it is not finite.
+    The loss is None where it is not finite; its standard error is that of a mean over samples.
     """
 
     samples: int
     accuracy: float
     loss: float | None
+    loss_standard_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,9 @@ class NetworkAudit:
     `only_deployed_correct` and `only_batch_correct` are the discordant pairs. `agreement` is the
     share of equal top-1 classes, `kl` the mean KL(deployed ‖ batch statistics) in nats.
     `relative_rms` is for outputs that are no class scores: √(Σ(a−b)²/Σa²); `custom` holds the
-    figures of the user's own comparison.
+    figures of the user's own comparison. `correct`: which samples `deployed` gets right; `agreed`:
+    which of the compared ones have the same top-1 class; both in reading order, for paired
+    comparison, None where some samples have no class scores or no label.
     """
 
     task: Literal["classification", "other"]
@@ -122,6 +126,8 @@ class NetworkAudit:
     custom: dict[str, float | None] = field(default_factory=dict)
     kept_estimates: tuple[str, ...] = ()
     note: str | None = None
+    correct: Marks | None = None
+    agreed: Marks | None = None
 
 
 @dataclass(frozen=True)
@@ -257,6 +263,9 @@ class Audit:
         return f"<p>{html.escape(headline)}</p>{verdict}{findings}{body}"
 
 
+_NOT_IN_FRAME = ("call_sites", "left_out_squared_shift", "left_out_squared_output_shift")
+
+
 def _row(layer: LayerAudit) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for key, value in asdict(layer).items():
@@ -269,6 +278,6 @@ def _row(layer: LayerAudit) -> dict[str, Any]:
             row[key] = math.exp(value["log_median"]) if value else None
         elif key == "initial_share":
             row[key] = value["share"] if value else None
-        elif key not in ("call_sites", "left_out_squared_shift"):
+        elif key not in _NOT_IN_FRAME:
             row[key] = value
     return row

@@ -83,12 +83,13 @@ class LayerAudit:
     `discrepancy` and `batch_noise` are at the mini-batch size of the Audit, with
     discrepancy² = shift² + batch_noise², the shift being that of the samples that fill whole
     mini-batches; where variances are near eps the noise can come out as 0.
-    `left_out_squared_shift` holds D² with each group left out, for paired comparison. `own_shift`
-    is the shift with everything upstream corrected, `own_output_shift` the same weighted by γ²,
-    `inherited_shift` what upstream adds, `attributed_shift` the (debiased) total, all on the subset
-    that `Attribution` names: as computed, total ≤ own + inherited, up to eps. `variance_ratio` is
-    in the deployed condition, `own_variance_ratio` in the corrected one. `concentration`: the share
-    of the squared output shift that the twentieth of the channels with most of it carries.
+    `left_out_squared_shift` holds D² with each group left out, for paired comparison, and
+    `left_out_squared_output_shift` the same of the output shift. `own_shift` is the shift with
+    everything upstream corrected, `own_output_shift` the same weighted by γ², `inherited_shift`
+    what upstream adds, `attributed_shift` the (debiased) total, all on the subset that
+    `Attribution` names: as computed, total ≤ own + inherited, up to eps. `variance_ratio` is in the
+    deployed condition, `own_variance_ratio` in the corrected one. `concentration`: the share of the
+    squared output shift that the twentieth of the channels with most of it carries.
     `initial_share`: in the corrected condition.
     """
 
@@ -133,3 +134,4 @@ class LayerAudit:
     own_variance_ratio: VarianceRatio | None = None
     concentration: float | None = None
     initial_share: InitialShare | None = None
+    left_out_squared_output_shift: tuple[float, ...] = ()

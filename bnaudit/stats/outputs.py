@@ -13,7 +13,7 @@ def classification_sums(a: Tensor, b: Tensor) -> Tensor:
     `a`, `b`: logits (N, K). KL is in nats.
     """
     log_a, log_b = log_softmax(a), log_softmax(b)
-    agree = (a.argmax(1) == b.argmax(1)).sum()
+    agree = same_top_one(a, b).sum()
     p = log_a.exp()
     # A class of probability 0 adds nothing, 0·(−∞); NaN outputs stay NaN.
     kl = torch.where(p == 0, 0.0, p * (log_a - log_b)).sum()
@@ -21,18 +21,29 @@ def classification_sums(a: Tensor, b: Tensor) -> Tensor:
 
 
 def label_sums(logits: Tensor, labels: Tensor) -> Tensor:
-    """Sums over the samples of a batch, (2,): [top-1 correct, cross-entropy in nats].
+    """Sums over the samples of a batch, (3,): [top-1 correct, cross-entropy in nats, its square].
 
-    `logits` (N, K), `labels` (N,) in 0..K−1.
+    `logits` (N, K), `labels` (N,) in 0..K−1. In float64 where the device has it: the spread of the
+    loss comes from the last two.
     """
-    log_p = log_softmax(logits)
-    loss = functional.nll_loss(log_p, labels, reduction="sum")
-    return torch.stack([(logits.argmax(1) == labels).sum().to(loss.dtype), loss])
+    loss = per_sample_loss(logits, labels)
+    loss = loss if loss.device.type == "mps" else loss.double()
+    return torch.stack([top_one_right(logits, labels).sum(), loss.sum(), loss.square().sum()])
+
+
+def top_one_right(logits: Tensor, labels: Tensor) -> Tensor:
+    """Whether the top-1 class of each sample is its label, (N,)."""
+    return logits.argmax(1) == labels
+
+
+def same_top_one(a: Tensor, b: Tensor) -> Tensor:
+    """Whether two sets of logits (N, K) have the same top-1 class, (N,)."""
+    return a.argmax(1) == b.argmax(1)
 
 
 def paired_correct_sums(a: Tensor, b: Tensor, labels: Tensor) -> Tensor:
     """[only a correct, only b correct], (2,): the discordant pairs of McNemar's test."""
-    right_a, right_b = a.argmax(1) == labels, b.argmax(1) == labels
+    right_a, right_b = top_one_right(a, labels), top_one_right(b, labels)
     return torch.stack([(right_a & ~right_b).sum(), (~right_a & right_b).sum()])
 
 

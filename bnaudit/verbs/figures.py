@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import reduce
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -113,7 +114,7 @@ def audit_layer(
         note = "no channel is defined: running_var + eps is not positive, or not finite, anywhere"
         return replace(described, note=note), channels
 
-    total, output, left_out = shift_estimates(groups, record.estimated, layer.eps, gamma)
+    found = shift_with_groups(groups, record.estimated, layer.eps, gamma)
     discrepancy, noise, batches = _discrepancy(record)
     norms = unnormalised_norms(expected.mean[0], expected.var[0], mean, var)
     defined = shift.total[~shift.total.isnan()]
@@ -121,8 +122,8 @@ def audit_layer(
     audit = replace(
         described,
         note=_calibration_note(record),
-        total_shift=total,
-        output_shift=output,
+        total_shift=found.total,
+        output_shift=found.output,
         mean_part=math.sqrt(float(channel_mean(shift.mean_part))),
         scale_part=math.sqrt(float(channel_mean(shift.scale_part))),
         worst_channel=worst,
@@ -134,7 +135,8 @@ def audit_layer(
         batch_noise=noise,
         discrepancy_batches=batches,
         call_sites=_call_sites(record, by_site) if len(by_site) > 1 else (),
-        left_out_squared_shift=left_out,
+        left_out_squared_shift=found.left_out,
+        left_out_squared_output_shift=found.left_out_output,
         variance_ratio=variance_ratio(var, expected.var[0], layer.eps),
         concentration=concentration(shift.total, gamma),
     )
@@ -145,10 +147,29 @@ def _parts(final_groups: Tensor) -> int:
     return int(final_groups.max()) + 1
 
 
+class ShiftFigures(NamedTuple):
+    """Layer ESM and output shift with their jackknife; the square of each without each group.
+
+    `output` is None where γ = 0 in every channel. What is left out is () where some are not finite.
+    """
+
+    total: Estimate
+    output: Estimate | None
+    left_out: tuple[float, ...] = ()
+    left_out_output: tuple[float, ...] = ()
+
+
 def shift_estimates(
     groups: Moments, estimated: tuple[Tensor, Tensor], eps: float, gamma: Tensor
 ) -> tuple[Estimate, Estimate | None, tuple[float, ...]]:
-    """Layer ESM and output shift with their jackknife, and D² with each group left out.
+    """Layer ESM and output shift with their jackknife, and D² with each group left out."""
+    return shift_with_groups(groups, estimated, eps, gamma)[:3]
+
+
+def shift_with_groups(
+    groups: Moments, estimated: tuple[Tensor, Tensor], eps: float, gamma: Tensor
+) -> ShiftFigures:
+    """The shift of a layer and what each group of samples does to it.
 
     `groups`: what the layer saw by group, none of them empty; `estimated`: (m̂, v̂), (C,) each.
     """
@@ -158,17 +179,20 @@ def shift_estimates(
     plain_output = float(gamma_weighted_mean(squared, gamma))
     if len(groups.count) < 2:
         output = estimate_of(plain_output, None) if math.isfinite(plain_output) else None
-        return estimate_of(plain, None), output, ()
+        return ShiftFigures(estimate_of(plain, None), output)
     rest = leave_one_out(groups)
     without = squared_shift(rest.mean, rest.var, *estimated, eps).total
     left_out = channel_mean(without)
     total = estimate_of(plain, jackknife(plain, left_out, groups.count))
-    output = None
-    if math.isfinite(plain_output):  # γ = 0 in every channel: the layer outputs a constant
-        left_out_output = gamma_weighted_mean(without, gamma)
-        output = estimate_of(plain_output, jackknife(plain_output, left_out_output, groups.count))
-    kept = tuple(left_out.tolist()) if bool(left_out.isfinite().all()) else ()
-    return total, output, kept
+    if not math.isfinite(plain_output):  # γ = 0 in every channel: the layer outputs a constant
+        return ShiftFigures(total, None, _finite(left_out))
+    of_output = gamma_weighted_mean(without, gamma)
+    output = estimate_of(plain_output, jackknife(plain_output, of_output, groups.count))
+    return ShiftFigures(total, output, _finite(left_out), _finite(of_output))
+
+
+def _finite(left_out: Tensor) -> tuple[float, ...]:
+    return tuple(left_out.tolist()) if bool(left_out.isfinite().all()) else ()
 
 
 def noise_floor(groups: Moments, eps: float) -> float | None:

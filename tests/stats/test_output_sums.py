@@ -51,9 +51,11 @@ def test_a_class_that_both_exclude_adds_no_divergence() -> None:
 def test_loss_is_the_cross_entropy_and_accuracy_the_top_one(logits) -> None:  # type: ignore[no-untyped-def]
     a, _, labels = logits
     log_p = scipy_log_softmax(a.double().numpy(), axis=1)
-    correct, loss = label_sums(a, labels).tolist()
+    losses = -log_p[np.arange(200), labels.numpy()]
+    correct, loss, squares = label_sums(a, labels).tolist()
     assert correct == (a.numpy().argmax(1) == labels.numpy()).sum()
-    assert loss == pytest.approx(-log_p[np.arange(200), labels.numpy()].sum(), rel=1e-5)
+    assert loss == pytest.approx(losses.sum(), rel=1e-5)
+    assert squares == pytest.approx((losses**2).sum(), rel=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
