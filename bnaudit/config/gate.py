@@ -33,7 +33,8 @@ class GateSettings(BaseModel):
     square over the layers; `max_disagreement`: of the share of samples whose top-1 class differs
     between the estimates and mini-batch statistics; `max_cross_entropy`: of the mean loss, in nats.
     `select`, `ignore`: which findings count here. `per_layer_ignores`: by the glob of a layer's
-    name, codes that do not count there, "all" for everything.
+    name, codes that do not count there, "all" for everything. `baseline`: the Audit to compare
+    with; `base_checkpoint`: or the checkpoint, which is measured on the same samples first.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -49,6 +50,7 @@ class GateSettings(BaseModel):
     ignore: tuple[str, ...] = ()
     per_layer_ignores: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     baseline: Path | None = None
+    base_checkpoint: Path | None = None
     tolerance: Tolerance = Tolerance()
     report: tuple[str, ...] = ()
 
