@@ -53,15 +53,15 @@ def _remove_outdated(folder: Path, written: list[Path]) -> None:
             (folder / name).unlink(missing_ok=True)
 
 
-def check_folder(folder: Path) -> None:
-    """Fail before the work, not after it, where the results could not be written."""
+def check_folder(folder: Path, option: str = "--output") -> None:
+    """Fail before the work, not after it, where the results of `option` could not be written."""
     existing = folder
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
     if not existing.is_dir():
-        raise InputError(f"--output {folder}: {existing} is a file; give a folder")
+        raise InputError(f"{option} {folder}: {existing} is a file; give a folder")
     if not os.access(existing, os.W_OK):
-        raise InputError(f"--output {folder}: {existing} is not writable; give another folder")
+        raise InputError(f"{option} {folder}: {existing} is not writable; give another folder")
 
 
 def read_results(path: Path) -> Audit:
