@@ -1,8 +1,8 @@
 """bnaudit: diagnoses and repairs the statistics of BatchNorm layers.
 
 The Python API is the verbs: `bnaudit.measure(model, data)`, `bnaudit.recalibrate(model, data)`,
-`bnaudit.inspect(path)`. They are imported when first used, so that `import bnaudit` and
-`bnaudit --help` load nothing heavy.
+`bnaudit.inspect(path)`, `bnaudit.compare(before, after)`. They are imported when first used, so
+that `import bnaudit` and `bnaudit --help` load nothing heavy.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from bnaudit._version import __version__
 
 if TYPE_CHECKING:
     from bnaudit.findings.policy import Policy
-    from bnaudit.results import Audit, Finding
+    from bnaudit.results import Audit, Changes, Finding
     from bnaudit.results.inspection import Inspection
+    from bnaudit.verbs.compare import compare
     from bnaudit.verbs.inspect import inspect
     from bnaudit.verbs.measure import measure
     from bnaudit.verbs.recalibrate import recalibrate
@@ -22,11 +23,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Audit",
+    "Changes",
     "Finding",
     "Inspection",
     "Policy",
     "Recalibration",
     "__version__",
+    "compare",
     "inspect",
     "measure",
     "recalibrate",
@@ -34,10 +37,12 @@ __all__ = [
 
 _LAZY = {
     "Audit": "bnaudit.results",
+    "Changes": "bnaudit.results",
     "Finding": "bnaudit.results",
     "Inspection": "bnaudit.results.inspection",
     "Policy": "bnaudit.findings.policy",
     "Recalibration": "bnaudit.verbs.recalibration",
+    "compare": "bnaudit.verbs.compare",
     "inspect": "bnaudit.verbs.inspect",
     "measure": "bnaudit.verbs.measure",
     "recalibrate": "bnaudit.verbs.recalibrate",

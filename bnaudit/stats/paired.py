@@ -1,4 +1,4 @@
-"""Before against after on the same samples: differences with their 95% intervals. No torch.
+"""Before against after on the same samples: differences with their intervals. No torch.
 
 Each figure is paired: what the two sides have in common, easy samples and hard ones, cancels.
 """
@@ -6,12 +6,11 @@ Each figure is paired: what the two sides have in common, easy samples and hard 
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize
-from scipy import stats as scipy_stats
 
 Floats = NDArray[np.float64]
 
@@ -26,7 +25,6 @@ MOST_SAMPLES = 10_000_000
 
 _RESAMPLES = 2000
 _CHUNK = 2_000_000
-_Z = float(scipy_stats.norm.ppf(0.975))
 
 
 class Paired(NamedTuple):
@@ -50,7 +48,9 @@ class Proportion(NamedTuple):
     high: float
 
 
-def accuracy_change(only_before: int, only_after: int, both: int, n: int) -> Paired:
+def accuracy_change(
+    only_before: int, only_after: int, both: int, n: int, level: float = 0.95
+) -> Paired:
     """The difference of two accuracies on the same n ≥ 1 samples, with Tango's score interval.
 
     `only_before` (c) and `only_after` (b) are the samples that only one side gets right, `both`
@@ -58,8 +58,8 @@ def accuracy_change(only_before: int, only_after: int, both: int, n: int) -> Pai
 
         z(Δ) = (b − c − nΔ) / √(n (2q + Δ(1 − Δ)))
 
-    is ±1.96, q being the maximum-likelihood estimate of c's probability at that Δ: Tango 1998,
-    "Equivalence test and confidence interval for the difference in proportions for the
+    is ±1.96 (at 95%), q being the maximum-likelihood estimate of c's probability at that Δ: Tango
+    1998, "Equivalence test and confidence interval for the difference in proportions for the
     paired-sample design", Statistics in Medicine 17. It needs no correction for few samples or
     few discordant pairs: over n = 10 to 1,000 and a discordance of 0.5 to 40%, in any direction,
     its exact coverage is at least 93.1% (97.3% on average), where Agresti & Min's adjusted Wald
@@ -67,8 +67,9 @@ def accuracy_change(only_before: int, only_after: int, both: int, n: int) -> Pai
     """
     _check_counts(only_before, only_after, both, n)
     difference = (only_after - only_before) / n
-    low = _score_limit(only_before, only_after, n, side=-1)
-    high = _score_limit(only_before, only_after, n, side=1)
+    z = normal_quantile(level)
+    low = _score_limit(only_before, only_after, n, z, side=-1)
+    high = _score_limit(only_before, only_after, n, z, side=1)
     return Paired((both + only_before) / n, (both + only_after) / n, difference, low, high)
 
 
@@ -80,14 +81,18 @@ def mcnemar(only_before: int, only_after: int) -> float:
     discordant = only_before + only_after
     if discordant == 0:
         return 1.0
+    from scipy import stats as scipy_stats
+
     return float(scipy_stats.binomtest(only_after, discordant, 0.5).pvalue)
 
 
-def share(successes: int, n: int) -> Proportion:
+def share(successes: int, n: int, level: float = 0.95) -> Proportion:
     """A share of n ≥ 1 samples with Wilson's score interval (1927)."""
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"{successes} of {n} is no share")
-    interval = scipy_stats.binomtest(successes, n).proportion_ci(method="wilson")
+    from scipy import stats as scipy_stats
+
+    interval = scipy_stats.binomtest(successes, n).proportion_ci(level, method="wilson")
     return Proportion(successes / n, float(interval.low), float(interval.high))
 
 
@@ -104,9 +109,10 @@ def samples_to_settle(only_before: int, only_after: int, n: int, max_loss: float
     `MOST_SAMPLES`.
     """
     z = _score(only_before, only_after, n, -max_loss)
-    if abs(z) * math.sqrt(MOST_SAMPLES / n) < _Z:
+    critical = normal_quantile(0.95)
+    if abs(z) * math.sqrt(MOST_SAMPLES / n) < critical:
         return None
-    needed = max(1.0, n * (_Z / z) ** 2)
+    needed = max(1.0, n * (critical / z) ** 2)
     digits = 10 ** max(0, math.floor(math.log10(needed)) - 1)
     return int(math.ceil(needed / digits) * digits)
 
@@ -148,6 +154,22 @@ def mean_change(before: Floats, after: Floats, seed: int) -> Paired | None:
     return Paired(means[0], means[1], difference, low, high)
 
 
+@cache
+def normal_quantile(level: float) -> float:
+    """How many standard deviations a two-sided normal interval reaches to either side."""
+    from scipy import stats as scipy_stats
+
+    return float(scipy_stats.norm.ppf(0.5 + level / 2))
+
+
+@cache
+def student_quantile(level: float, groups: int) -> float:
+    """The same of Student's t for a figure of so many groups."""
+    from scipy import stats as scipy_stats
+
+    return float(scipy_stats.t.ppf(0.5 + level / 2, groups - 1))
+
+
 class RootFigure(NamedTuple):
     """√max(0, θ) with its limits, from the jackknife of θ; `deviation` (k,): θ₋ⱼ − their mean."""
 
@@ -171,13 +193,24 @@ def jackknife_root(squared: float, left_out: Floats, level: float = 0.95) -> Roo
     deviation = left_out - left_out.mean()
     debiased = squared - (k - 1) * (float(left_out.mean()) - squared)
     error = math.sqrt((k - 1) / k * float((deviation**2).sum()))
-    half = float(scipy_stats.t.ppf(0.5 + level / 2, k - 1)) * error
-    low, value, high = (_root(debiased + h) for h in (-half, 0.0, half))
+    return root_figure(debiased, error, k, deviation, level)
+
+
+def root_figure(
+    squared: float, standard_error: float, groups: int, deviation: Floats, level: float = 0.95
+) -> RootFigure:
+    """The root of a debiased squared figure of known standard error, from so many groups."""
+    half = student_quantile(level, groups) * standard_error
+    low, value, high = (_root(squared + h) for h in (-half, 0.0, half))
     return RootFigure(value, low, high, deviation)
 
 
 def jackknife_change(
-    before: float, before_left_out: Floats, after: float, after_left_out: Floats
+    before: float,
+    before_left_out: Floats,
+    after: float,
+    after_left_out: Floats,
+    level: float = 0.95,
 ) -> Paired | None:
     """The change of a root-mean-square figure between two conditions of the same samples.
 
@@ -190,7 +223,8 @@ def jackknife_change(
     """
     if len(before_left_out) != len(after_left_out):
         return None
-    old, new = jackknife_root(before, before_left_out), jackknife_root(after, after_left_out)
+    old = jackknife_root(before, before_left_out, level)
+    new = jackknife_root(after, after_left_out, level)
     if old is None or new is None:
         return None
     return root_difference(old, new, correlation(old.deviation, new.deviation))
@@ -249,12 +283,14 @@ def _score(only_before: int, only_after: int, n: int, delta: float) -> float:
     return gap / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, gap)
 
 
-def _score_limit(only_before: int, only_after: int, n: int, side: int) -> float:
-    """The Δ beyond the observed difference, to `side`, at which |z(Δ)| is 1.96; ±1 at most."""
+def _score_limit(only_before: int, only_after: int, n: int, z: float, side: int) -> float:
+    """The Δ beyond the observed difference, to `side`, at which |z(Δ)| is `z`; ±1 at most."""
+    from scipy import optimize
+
     observed = (only_after - only_before) / n
 
     def excess(delta: float) -> float:
-        return abs(_score(only_before, only_after, n, delta)) - _Z
+        return abs(_score(only_before, only_after, n, delta)) - z
 
     bound = side * (1 - 1e-12)
     if observed * side >= bound * side or excess(bound) <= 0:

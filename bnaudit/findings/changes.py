@@ -1,0 +1,140 @@
+"""What changed from one Audit to another, and what of that is more than noise."""
+
+from __future__ import annotations
+
+import math
+
+from bnaudit.findings.comparability import comparability, same_samples
+from bnaudit.findings.gained import gained
+from bnaudit.findings.matching import Match, match_layers
+from bnaudit.findings.network_differences import AtLevel, NetworkDifference, network_differences
+from bnaudit.findings.shift_differences import (
+    Shift,
+    root_mean_square_difference,
+    shift_difference,
+)
+from bnaudit.results import (
+    Audit,
+    Changes,
+    Difference,
+    LayerAudit,
+    LayerChange,
+    NetworkChange,
+    Side,
+)
+from bnaudit.stats.paired import Paired
+
+LEVEL = 0.95
+FAMILY_LEVEL = 0.99
+"""At which `surely_low` and `surely_high` hold for all figures of a comparison at once."""
+
+
+def changes_between(
+    before: Audit, after: Audit, *, before_source: str, after_source: str
+) -> Changes:
+    """Two Audits side by side.
+
+    Layers are matched by name, or as renamed (`match_layers`). Each one's output shift and ESM
+    differ with the limits of `shift_difference`; the network's figures are the root mean square of
+    the output shift over the matched layers, and those of `network_differences`. Where both
+    measured the same samples in the same order the comparison is paired. The simultaneous limits
+    are Bonferroni's over all output shifts and network figures that both sides have; the unweighted
+    ESM takes no part in it, and has none. `before_source`, `after_source`: what to call the sides.
+    """
+    matching = match_layers(before.layers, after.layers)
+    paired = same_samples(before, after)
+    network = _network(before, after, matching.matches, paired=paired)
+    shifts = [(Shift.of_output(m.before), Shift.of_output(m.after)) for m in matching.matches]
+    compared = len(network) + sum(None not in pair for pair in shifts)
+    surely = 1 - (1 - FAMILY_LEVEL) / max(1, compared)
+    earlier = {now: was for was, now in matching.now.items()}
+    return Changes(
+        before=side_of(before, before_source),
+        after=side_of(after, after_source),
+        paired=paired,
+        layers=tuple(_layer(match, surely, paired=paired) for match in matching.matches),
+        network=tuple(
+            NetworkChange(one.figure, _difference(one.difference, surely)) for one in network
+        ),
+        added=tuple(layer.name for layer in matching.added),
+        removed=tuple(layer.name for layer in matching.removed),
+        gained=gained(after.findings, before.findings, matching.now),
+        lost=gained(before.findings, after.findings, earlier),
+        notes=tuple(comparability(before, after, matching)),
+    )
+
+
+def side_of(audit: Audit, source: str) -> Side:
+    """What an Audit is of, where it stands on a side of a comparison."""
+    return Side(
+        source=source,
+        model=audit.model.source,
+        checkpoint=audit.model.checkpoint,
+        checkpoint_sha256=audit.model.checkpoint_sha256,
+        data=audit.data.source if audit.data else None,
+        samples=audit.data.samples if audit.data else 0,
+        seed=audit.data.seed if audit.data else None,
+        tool=audit.versions.get("bnaudit"),
+    )
+
+
+def _layer(match: Match, surely: float, *, paired: bool) -> LayerChange:
+    before, after = match
+    return LayerChange(
+        name=after.name,
+        before_name=before.name,
+        output_shift=_shift(Shift.of_output(before), Shift.of_output(after), surely, paired=paired),
+        total_shift=_shift(Shift.of_total(before), Shift.of_total(after), None, paired=paired),
+        note="; ".join(_notes(before, after)) or None,
+    )
+
+
+def _notes(before: LayerAudit, after: LayerAudit) -> list[str]:
+    notes = []
+    for layer, when in ((before, "before"), (after, "after")):
+        if layer.output_shift is None:
+            why = "γ is 0 in every channel" if layer.total_shift is not None else layer.note
+            notes.append(f"no figure {when}: {why or layer.status.replace('-', ' ')}")
+        elif Shift.of_output(layer) is None:
+            notes.append(f"no figure {when}: it is not finite")
+    if before.kind != after.kind:
+        notes.append(f"{before.kind} before, {after.kind} after")
+    if before.channels != after.channels:
+        notes.append(f"{before.channels} channels before, {after.channels} after")
+    return notes
+
+
+def _shift(
+    before: Shift | None, after: Shift | None, surely: float | None, *, paired: bool
+) -> Difference | None:
+    if before is None or after is None:
+        return None
+
+    def difference(*, level: float) -> Paired:
+        return shift_difference(before, after, level, paired=paired)
+
+    return _difference(difference, surely)
+
+
+def _network(
+    before: Audit, after: Audit, matches: tuple[Match, ...], *, paired: bool
+) -> list[NetworkDifference]:
+    found = list(network_differences(before, after, paired=paired))
+    total = root_mean_square_difference(matches, LEVEL, paired=paired)
+    if total is None:
+        return found
+
+    def difference(*, level: float) -> Paired:
+        again = root_mean_square_difference(matches, level, paired=paired)
+        assert again is not None
+        return again
+
+    return [NetworkDifference("total_esm", difference), *found]
+
+
+def _difference(at_level: AtLevel, surely: float | None) -> Difference:
+    found = at_level(level=LEVEL)
+    sure = at_level(level=surely) if surely is not None else None
+    limits = (found.low, found.high, *((sure.low, sure.high) if sure else (None, None)))
+    finite = [x if x is not None and math.isfinite(x) else None for x in limits]
+    return Difference(found.before, found.after, found.difference, *finite)

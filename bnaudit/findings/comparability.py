@@ -1,0 +1,87 @@
+"""Whether two Audits measured the same samples, and what else makes them less comparable."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from bnaudit.findings.matching import Matching
+from bnaudit.findings.network_differences import same_mini_batches
+from bnaudit.findings.phrases import plural
+from bnaudit.results import Audit
+
+FEW = 0.5
+"""Below this share of layers that stand on both sides, it may be another architecture."""
+
+
+def same_samples(before: Audit, after: Audit) -> bool:
+    """Whether both read the same samples in the same order, and dealt them to the same groups."""
+    old, new = before.data, after.data
+    if old is None or new is None or not old.fingerprint:
+        return False
+    return (old.fingerprint, old.samples, old.groups, old.skipped) == (
+        new.fingerprint,
+        new.samples,
+        new.groups,
+        new.skipped,
+    )
+
+
+def comparability(before: Audit, after: Audit, matching: Matching) -> Iterator[str]:
+    """What to know before the differences are read, each as a sentence."""
+    yield from _layers(before, after, matching)
+    yield from _data(before, after)
+    if before.dtype != after.dtype:
+        yield f"Measured in {before.dtype} before, in {after.dtype} after."
+    yield from _outputs(before, after)
+    old, new = (_release(audit) for audit in (before, after))
+    if old and new and old != new:
+        yield f"Measured by bnaudit {old} before, by {new} after: figures may be defined otherwise."
+
+
+def _layers(before: Audit, after: Audit, matching: Matching) -> Iterator[str]:
+    matched = len(matching.matches)
+    most = max(len(before.layers), len(after.layers))
+    if most and matched < FEW * most:
+        yield (
+            f"Only {matched} of {plural(most, 'layer')} stand on both sides: "
+            "is it another architecture?"
+        )
+
+
+def _data(before: Audit, after: Audit) -> Iterator[str]:
+    old, new = before.data, after.data
+    if old is None or new is None:
+        return
+    if old.source != new.source:
+        yield f"Other data: {old.source} before, {new.source} after."
+    elif old.available != new.available:
+        counts = " before, ".join(f"{x.available:,}" if x.available else "?" for x in (old, new))
+        yield f"The data are not as large as they were: {counts} after."
+    if old.transform != new.transform:
+        was, now = old.transform or "none", new.transform or "none"
+        yield f"Another transform: {was} before, {now} after."
+    if old.fingerprint == new.fingerprint and not same_samples(before, after):
+        yield (
+            "The same data, but other samples of them could not be read, or they are in other "
+            "groups: compared as if they were independent, which is too cautious."
+        )
+
+
+def _outputs(before: Audit, after: Audit) -> Iterator[str]:
+    old, new = before.network, after.network
+    if old is None or new is None:
+        return
+    if old.task != new.task:
+        yield f"The task is {old.task} before, {new.task} after: outputs are not compared."
+    elif not same_mini_batches(before, after):
+        yield (
+            f"Mini-batches of {before.batch_statistics_size} before, of "
+            f"{after.batch_statistics_size} after: the disagreement is not compared."
+        )
+
+
+def _release(audit: Audit) -> str | None:
+    """The part of the version that says whether figures are defined alike."""
+    found = re.match(r"\d+\.\d+", audit.versions.get("bnaudit", ""))
+    return found[0] if found else None
