@@ -13,6 +13,8 @@ from bnaudit._version import __version__
 from bnaudit.cli.command import Command
 from bnaudit.cli.explain import EPILOG as EXPLAIN_EPILOG
 from bnaudit.cli.explain import explain
+from bnaudit.cli.gate import EPILOG as GATE_EPILOG
+from bnaudit.cli.gate import gate
 from bnaudit.cli.inspect import EPILOG as INSPECT_EPILOG
 from bnaudit.cli.inspect import inspect
 from bnaudit.cli.measure import EPILOG as MEASURE_EPILOG
@@ -47,6 +49,7 @@ app = typer.Typer(
 app.command(cls=Command, epilog=INSPECT_EPILOG)(inspect)
 app.command(cls=Command, epilog=MEASURE_EPILOG)(measure)
 app.command(cls=Command, epilog=RECALIBRATE_EPILOG)(recalibrate)
+app.command(cls=Command, epilog=GATE_EPILOG)(gate)
 app.command(epilog=RESTORE_EPILOG)(restore)
 app.command()(report)
 app.command(epilog=EXPLAIN_EPILOG)(explain)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from bnaudit.cli import options
-from bnaudit.cli.options import DATA, OUT, RUN, option
+from bnaudit.cli.options import OUT, option
 
 EPILOG = """\
 Examples:
@@ -40,40 +40,11 @@ def measure(
     transform: options.Transform = None,
     samples: Annotated[str | None, options.samples_option(2000)] = None,
     skip_bad: options.SkipBad = None,
-    train_data: Annotated[
-        str | None,
-        option(
-            metavar="SPEC",
-            help="The data that the model was trained on, as for --data: tells whether the "
-            "estimates are wrong or the data moved.",
-            panel=DATA,
-        ),
-    ] = None,
-    train_data_arg: Annotated[
-        list[str] | None,
-        option(
-            metavar="KEY=VALUE",
-            help="An argument of the training data; may be repeated.",
-            panel=DATA,
-        ),
-    ] = None,
+    train_data: options.TrainData = None,
+    train_data_arg: options.TrainDataArg = None,
     batch_size: options.BatchSize = None,
-    train_batch_size: Annotated[
-        int | None,
-        option(
-            help="The mini-batch size at which train and inference are compared; take the one the "
-            "model was trained with, per device. (default: the batch size)",
-            panel=RUN,
-        ),
-    ] = None,
-    attribute: Annotated[
-        str | None,
-        option(
-            metavar="N|all|none",
-            help="Where the shift comes from, on a random subset of this size. (default: 512)",
-            panel=RUN,
-        ),
-    ] = None,
+    train_batch_size: options.TrainBatchSize = None,
+    attribute: options.Attribute = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
     channels_last: options.ChannelsLast = None,
@@ -81,14 +52,7 @@ def measure(
     seed: options.Seed = None,
     forward: options.Forward = None,
     task: options.Task = None,
-    compare: Annotated[
-        str | None,
-        option(
-            help="path/file.py:fn, called as fn(deployed_output, other_output), for outputs that "
-            "are no class scores.",
-            panel=RUN,
-        ),
-    ] = None,
+    compare: options.Compare = None,
     threshold: options.Threshold = None,
     select: options.Select = None,
     ignore: options.Ignore = None,
@@ -102,14 +66,7 @@ def measure(
             panel=OUT,
         ),
     ] = None,
-    plots: Annotated[
-        bool | None,
-        option(
-            "--plots/--no-plots",
-            help="Whether to draw the plots. (default: plots)",
-            panel=OUT,
-        ),
-    ] = None,
+    plots: options.Plots = None,
     json: Annotated[
         bool,
         typer.Option(
@@ -152,27 +109,11 @@ def _run(given: dict[str, Any], config: Path | None, *, as_json: bool, show_all:
         check_folder(folder)
     with messages.status("loading") if messages.is_terminal else screen.quiet():
         from bnaudit.verbs.measure import DEFAULT_SAMPLES
-        from bnaudit.verbs.measurement import measure_with
+        from bnaudit.verbs.measure_prepared import measure_prepared
         from bnaudit.verbs.prepare import prepare
-        from bnaudit.verbs.request import request_of
 
         parts = prepare(settings, DEFAULT_SAMPLES)
-    audit = measure_with(
-        parts.model,
-        parts.reader,
-        parts.conditions,
-        model_info=parts.model_info,
-        data_source=parts.data_source,
-        transform=parts.transform,
-        train_batch_size=settings.train_batch_size,
-        task=settings.task,
-        compare=parts.compare,
-        attribute=settings.attribute,
-        train=parts.train,
-        policy=policy,
-        request=request_of(settings),
-        progress=partial(screen.progress, messages),
-    )
+    audit = measure_prepared(parts, settings, policy, partial(screen.progress, messages))
     written = write_results(audit, folder, plots=settings.plots) if folder is not None else []
     if as_json:
         typer.echo(audit.to_json(), nl=False)

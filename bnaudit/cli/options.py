@@ -110,6 +110,47 @@ SkipBad = Annotated[
         panel=DATA,
     ),
 ]
+TrainData = Annotated[
+    str | None,
+    option(
+        metavar="SPEC",
+        help="The data that the model was trained on, as for --data: tells whether the "
+        "estimates are wrong or the data moved.",
+        panel=DATA,
+    ),
+]
+TrainDataArg = Annotated[
+    list[str] | None,
+    option(
+        metavar="KEY=VALUE",
+        help="An argument of the training data; may be repeated.",
+        panel=DATA,
+    ),
+]
+TrainBatchSize = Annotated[
+    int | None,
+    option(
+        help="The mini-batch size at which train and inference are compared; take the one the "
+        "model was trained with, per device. (default: the batch size)",
+        panel=RUN,
+    ),
+]
+Attribute = Annotated[
+    str | None,
+    option(
+        metavar="N|all|none",
+        help="Where the shift comes from, on a random subset of this size. (default: 512)",
+        panel=RUN,
+    ),
+]
+Compare = Annotated[
+    str | None,
+    option(
+        help="path/file.py:fn, called as fn(deployed_output, other_output), for outputs that "
+        "are no class scores.",
+        panel=RUN,
+    ),
+]
 BatchSize = Annotated[int | None, option(help="Samples a forward. (default: 32)", panel=RUN)]
 Device = Annotated[
     str | None, option(help="auto, cpu, cuda, cuda:1 or mps. (default: auto)", panel=RUN)
@@ -173,6 +214,14 @@ Config = Annotated[
         help="A TOML file with the same names. Default: bnaudit.toml, or the table "
         "tool.bnaudit in pyproject.toml, where one stands. The command line wins; --no-skip-bad "
         "and the like switch off what the file switches on.",
+        panel=OUT,
+    ),
+]
+Plots = Annotated[
+    bool | None,
+    option(
+        "--plots/--no-plots",
+        help="Whether to draw the plots. (default: plots)",
         panel=OUT,
     ),
 ]

@@ -62,7 +62,7 @@ class Gate:
     `checks`: those that fail first, then the inconclusive ones. `waived`: findings that are grave
     enough but do not count. `findings`: the rest of what was found, below the severity that counts.
     `unused_ignores`: settings that ignore something which is not there any more. `changes`: against
-    the baseline, where there is one.
+    the baseline, where there is one. `notes`: of the measurement.
     """
 
     outcome: Outcome

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from bnaudit.config import GateSettings
@@ -19,7 +19,7 @@ TOLERANCE = "tolerance"
 class Counted:
     """The checks of the findings that count, those that do not though grave enough, and the rest.
 
-    Together they are all findings of the Audit.
+    Together they are all findings.
     """
 
     checks: tuple[Check, ...]
@@ -28,7 +28,7 @@ class Counted:
 
 
 def counted(
-    audit: Audit,
+    findings: Sequence[Finding],
     settings: GateSettings,
     ignores: Ignores,
     changes: Changes | None = None,
@@ -36,7 +36,7 @@ def counted(
     *,
     any_worse: bool = False,
 ) -> Counted:
-    """Sort the findings of an Audit.
+    """Sort findings.
 
     With `changes` against a baseline, those that stood there are waived. One that rests on data is
     waived too unless a figure it rests on got worse beyond tolerance and noise: that of one of its
@@ -44,7 +44,7 @@ def counted(
     figure lies just above or just below a threshold is chance; this is not.
     """
     checks, waived, others = [], [], []
-    for finding in audit.findings:
+    for finding in findings:
         left, setting = _left(finding, ignores)
         if not (_grave(finding, settings) and ignores.selects(finding.code)):
             others.append(finding)

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from bnaudit.config import GateSettings
 from bnaudit.findings.gate.counted import Counted, counted
 from bnaudit.findings.gate.ignores import Ignores
-from bnaudit.findings.gate.limits import limits, open_layers
+from bnaudit.findings.gate.limits import SHIFT_RULE, limits, open_layers
 from bnaudit.findings.gate.regressions import regressions, worse_layers
 from bnaudit.findings.phrases import plural, some_of
 from bnaudit.findings.policy import DEFAULT, Policy
-from bnaudit.results import OUTCOMES, Audit, Changes, Check, Gate, Outcome, Side
+from bnaudit.results import OUTCOMES, Audit, Changes, Check, Finding, Gate, Outcome, Side
 
 SEVERITY_WORDS = {
     "error": "an error",
@@ -39,28 +39,36 @@ def judge_gate(
     """
     ignores = Ignores(settings, audit.layers)
     if not audit.audited:
-        check, notes = _nothing(audit), ()
-        found = counted(audit, settings, ignores, changes)
-        return _gate((check, *found.checks), found, settings, subject, changes, ignores, notes)
-    checks: list[Check] = []
+        found = counted(audit.findings, settings, ignores, changes)
+        checks = (_nothing(audit), *found.checks)
+        return _gate(checks, found, settings, subject, changes, ignores, audit)
+    others: list[Check] = []
     if changes is None:
-        found = counted(audit, settings, ignores)
-        if not any(check.name == "BN101" for check in found.checks):
-            checks += open_layers(audit, settings, policy, ignores)
+        found = counted(audit.findings, settings, ignores)
+        if not any(check.name == SHIFT_RULE for check in found.checks):
+            others += open_layers(audit, settings, policy, ignores)
     else:
-        against = list(regressions(changes, settings.tolerance, ignores))
+        others += regressions(changes, settings.tolerance, ignores)
         worse = worse_layers(changes, settings.tolerance)
-        any_worse = bool(worse) or any(check.outcome == "fail" for check in against)
-        found = counted(audit, settings, ignores, changes, worse, any_worse=any_worse)
-        checks += against
-    checks += limits(audit, settings, ignores)
-    if not found.checks and not any(check.kind == "finding" for check in checks):
-        checks.append(_no_finding(settings, found, changes))
-    return _gate((*found.checks, *checks), found, settings, subject, changes, ignores, ())
+        any_worse = bool(worse) or any(check.outcome == "fail" for check in others)
+        found = counted(audit.findings, settings, ignores, changes, worse, any_worse=any_worse)
+    others += limits(audit, settings, ignores)
+    if not found.checks and not any(check.kind == "finding" for check in others):
+        others.append(_no_finding(settings, found, changes))
+    return _gate((*found.checks, *others), found, settings, subject, changes, ignores, audit)
 
 
-def not_finite(sentence: str, layer: str | None, settings: GateSettings, subject: Side) -> Gate:
-    """The verdict on a model whose activations are not finite: there is no Audit of it."""
+def not_finite(
+    sentence: str,
+    layer: str | None,
+    settings: GateSettings,
+    subject: Side,
+    findings: Sequence[Finding] = (),
+) -> Gate:
+    """The verdict on a model whose activations are not finite: there is no Audit of it.
+
+    `findings`: what its stored state gives away.
+    """
     check = Check(
         kind="measurement",
         name="finite",
@@ -69,8 +77,9 @@ def not_finite(sentence: str, layer: str | None, settings: GateSettings, subject
         sentence=sentence,
         layers=() if layer is None else (layer,),
     )
-    nothing = Counted((), (), ())
-    return _gate((check,), nothing, settings, subject, None, Ignores(settings, ()), ())
+    ignores = Ignores(settings, ())
+    found = counted(findings, settings, ignores)
+    return _gate((check, *found.checks), found, settings, subject, None, ignores)
 
 
 def _gate(
@@ -80,21 +89,21 @@ def _gate(
     subject: Side,
     changes: Changes | None,
     ignores: Ignores,
-    notes: tuple[str, ...],
+    audit: Audit | None = None,
 ) -> Gate:
     ordered = tuple(sorted(checks, key=lambda check: OUTCOMES.index(check.outcome)))
     outcome: Outcome = ordered[0].outcome if ordered else "pass"
     tolerated = outcome == "inconclusive" and settings.inconclusive == "pass"
     return Gate(
         outcome=outcome,
-        sentence=_sentence(outcome, ordered),
+        sentence=_sentence(outcome, ordered, audit),
         subject=subject,
         checks=ordered,
         waived=found.waived,
         findings=found.others,
         unused_ignores=ignores.unused(),
         changes=changes,
-        notes=notes,
+        notes=audit.notes if audit else (),
         exit_code=0 if outcome == "pass" or tolerated else 1,
     )
 
@@ -116,14 +125,15 @@ def _no_finding(settings: GateSettings, found: Counted, changes: Changes | None)
     return Check("finding", "findings", "findings", "pass", sentence)
 
 
-def _sentence(outcome: Outcome, checks: Sequence[Check]) -> str:
+def _sentence(outcome: Outcome, checks: Sequence[Check], audit: Audit | None) -> str:
     chosen = [check for check in checks if check.outcome == outcome]
     names = list(Counter(_named(check) for check in chosen))
     if outcome == "fail":
         return f"Failed: {some_of(names)}."
     if outcome == "inconclusive":
         return f"Inconclusive: the data are too few to tell ({some_of(names)})."
-    return f"Passed: {plural(len(chosen), 'check')}."
+    verdict = f" {audit.verdict.sentence}" if audit and audit.verdict else ""
+    return f"Passed {plural(len(chosen), 'check')}.{verdict}"
 
 
 def _named(check: Check) -> str:

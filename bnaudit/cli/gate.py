@@ -1,0 +1,339 @@
+"""`bnaudit gate`."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bnaudit.cli import options
+from bnaudit.cli.options import OUT, option
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bnaudit.config import Settings
+    from bnaudit.results import Audit, Gate
+
+EPILOG = """\
+Examples:
+
+bnaudit gate ckpt.pth --config bnaudit.toml
+
+bnaudit gate ckpt.pth --config bnaudit.toml --write-baseline --baseline main.json
+
+bnaudit gate ckpt.pth --config bnaudit.toml --baseline main.json
+
+bnaudit gate new.pth --config bnaudit.toml --base-checkpoint deployed.pth
+
+bnaudit gate bnaudit-results/ckpt/audit.json --baseline main.json --max-layer-esm 0.2
+
+bnaudit gate ckpt.pth --format github --report junit=gate.xml --report markdown=summary.md
+"""
+
+GATE = "What fails"
+AGAINST = "Baseline"
+
+DEFAULT_BASELINE = Path("bnaudit-baseline.json")
+
+_GATE_SETTINGS = (
+    "fail_on",
+    "inconclusive",
+    "max_layer_esm",
+    "max_total_esm",
+    "max_disagreement",
+    "max_cross_entropy",
+    "min_accuracy",
+    "baseline",
+    "base_checkpoint",
+    "report",
+)
+"""Options that stand in the table [gate] of the settings."""
+
+_COMMAND_LINE_ONLY = ("subject", "config", "output_format", "show_all", "write_baseline")
+
+
+def gate(
+    subject: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[CHECKPOINT|AUDIT]",
+            help="A checkpoint, which is measured; or an audit.json (or its folder), whose figures "
+            "are judged as they are.",
+            show_default=False,
+        ),
+    ] = None,
+    fail_on: Annotated[
+        str | None,
+        option(
+            metavar="SEVERITY",
+            help="Findings that fail: error, warning (and error), info (all), or nothing. "
+            "(default: warning)",
+            panel=GATE,
+        ),
+    ] = None,
+    max_layer_esm: Annotated[
+        float | None,
+        option(help="Largest output shift of a layer, in standard deviations.", panel=GATE),
+    ] = None,
+    max_total_esm: Annotated[
+        float | None,
+        option(help="Output shift over all layers (root mean square).", panel=GATE),
+    ] = None,
+    max_disagreement: Annotated[
+        float | None,
+        option(
+            help="Share of samples (0 to 1) whose class differs under mini-batch statistics.",
+            panel=GATE,
+        ),
+    ] = None,
+    max_cross_entropy: Annotated[
+        float | None, option(help="Mean loss of the deployed model, in nats.", panel=GATE)
+    ] = None,
+    min_accuracy: Annotated[
+        float | None, option(help="Top-1 accuracy of the deployed model, 0 to 1.", panel=GATE)
+    ] = None,
+    inconclusive: Annotated[
+        str | None,
+        option(
+            metavar="fail|pass",
+            help="What too little data count as in the exit code. (default: fail)",
+            panel=GATE,
+        ),
+    ] = None,
+    threshold: options.Threshold = None,
+    select: options.Select = None,
+    ignore: options.Ignore = None,
+    baseline: Annotated[
+        Path | None,
+        option(
+            metavar="AUDIT",
+            help="An audit.json: only what got worse fails, beyond a tolerance and the noise of "
+            "both measurements.",
+            panel=AGAINST,
+        ),
+    ] = None,
+    write_baseline: Annotated[
+        bool,
+        typer.Option(
+            "--write-baseline",
+            help="Accept today's state: write it to --baseline (default: bnaudit-baseline.json).",
+            rich_help_panel=AGAINST,
+        ),
+    ] = False,
+    base_checkpoint: Annotated[
+        Path | None,
+        option(
+            metavar="CHECKPOINT",
+            help="Measure this one first, on the same samples, and compare with it: the strongest "
+            "form.",
+            panel=AGAINST,
+        ),
+    ] = None,
+    model: options.Model = None,
+    model_arg: options.ModelArg = None,
+    checkpoint_key: options.CheckpointKey = None,
+    allow_mismatch: options.AllowMismatch = None,
+    trust_pickle: options.TrustPickle = None,
+    data: options.Data = None,
+    data_arg: options.DataArg = None,
+    transform: options.Transform = None,
+    samples: Annotated[str | None, options.samples_option(2000)] = None,
+    skip_bad: options.SkipBad = None,
+    train_data: options.TrainData = None,
+    train_data_arg: options.TrainDataArg = None,
+    batch_size: options.BatchSize = None,
+    train_batch_size: options.TrainBatchSize = None,
+    attribute: options.Attribute = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    channels_last: options.ChannelsLast = None,
+    workers: options.Workers = None,
+    seed: options.Seed = None,
+    forward: options.Forward = None,
+    task: options.Task = None,
+    compare: options.Compare = None,
+    config: options.Config = None,
+    output_format: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="What stdout gets: terminal, json, junit, markdown, or github (annotations; the "
+            "summary goes to $GITHUB_STEP_SUMMARY).",
+            rich_help_panel=OUT,
+        ),
+    ] = "terminal",
+    report: Annotated[
+        list[str] | None,
+        option(
+            metavar="KIND=PATH",
+            help="Also write json, junit, markdown or github into a file; may be repeated.",
+            panel=OUT,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        option(
+            "-o",
+            "--output",
+            help="Folder for audit.json, its tables and plots, and gate.json. (default: none)",
+            panel=OUT,
+        ),
+    ] = None,
+    plots: options.Plots = None,
+    show_all: options.ShowAll = False,
+) -> None:
+    """Fail where the statistics of a checkpoint are wrong, or got worse: for CI.
+
+    Exit code 0 where it passes, 1 where it fails or the data are too few to tell. Without a
+    baseline, findings and limits decide; with one only what got worse, beyond a tolerance and
+    beyond the noise of the two measurements, so that an unchanged model does not fail by chance.
+    Settings for all of it: the table [gate] of bnaudit.toml (`bnaudit init` writes one).
+    """
+    given = {key: value for key, value in locals().items() if key not in _COMMAND_LINE_ONLY}
+    in_table = {name: given.pop(name) for name in _GATE_SETTINGS}
+    given["gate"] = {name: x for name, x in in_table.items() if x is not None and x != []}
+    existing = subject if subject is not None and _is_audit(subject) else None
+    given["checkpoint"] = subject if existing is None else None
+
+    from bnaudit.cli import screen
+    from bnaudit.cli.settings import settings_from
+    from bnaudit.report.files import check_folder
+    from bnaudit.report.gate import print_gate
+    from bnaudit.report.gate_files import parse_reports, rendered, write_reports
+
+    _check_format(output_format)
+    messages = screen.messages()
+    settings = settings_from(given, config, messages)
+    inputs = [path for path in (subject, settings.gate.baseline, config) if path is not None]
+    reports = parse_reports(settings.gate.report, inputs)
+    if settings.output is not None:
+        check_folder(settings.output)
+    accepted_as = _baseline_to_write(settings) if write_baseline else None
+    verdict, audit = _judged(settings, existing, messages, accept=write_baseline)
+
+    written = []
+    if settings.output is not None:
+        written = _write(verdict, audit, settings)
+    written += write_reports(verdict, reports)
+    if output_format != "terminal":
+        typer.echo(rendered(verdict, output_format), nl=False)
+    _append_summary(verdict, output_format)
+    console = screen.tables() if output_format == "terminal" else messages
+    if output_format == "terminal" or messages.is_terminal:
+        print_gate(verdict, console, all_layers=show_all)
+        screen.print_written(console, written)
+    if accepted_as is not None:
+        _write_baseline(audit, verdict, accepted_as, messages)
+    raise typer.Exit(verdict.exit_code)
+
+
+def _check_format(output_format: str) -> None:
+    from bnaudit.config import nearest
+    from bnaudit.errors import InputError
+    from bnaudit.report.gate_files import FORMATS
+
+    known = ("terminal", *FORMATS)
+    if output_format not in known:
+        raise InputError(f"--format {output_format}: no such form{nearest(output_format, known)}")
+
+
+def _is_audit(subject: Path) -> bool:
+    """A document or a folder of results; anything else is a checkpoint."""
+    return subject.suffix.lower() == ".json" or subject.is_dir()
+
+
+def _judged(
+    settings: Settings, existing: Path | None, messages: Console, *, accept: bool
+) -> tuple[Gate, Audit | None]:
+    """The verdict on an existing Audit, or on the checkpoint, which is measured now.
+
+    With `accept` the baseline is today's state itself: nothing is worse than that.
+    """
+    from bnaudit.errors import InputError
+    from bnaudit.report.files import read_results
+    from bnaudit.verbs.gate import judged, read_baseline
+    from bnaudit.verbs.policy import policy_of
+
+    policy = policy_of(settings)
+    options = settings.gate
+    if accept and options.base_checkpoint is not None:
+        raise InputError("--write-baseline accepts today's state: leave --base-checkpoint out")
+    if options.base_checkpoint is not None and existing is not None:
+        raise InputError(
+            f"--base-checkpoint is measured beside a checkpoint, and {existing} is an Audit: give "
+            "the checkpoint, or --baseline"
+        )
+    against = options.baseline if options.base_checkpoint is None and not accept else None
+    baseline = None if against is None else (read_baseline(against), str(against))
+    if existing is not None:
+        audit, source = read_results(existing), str(existing)
+    else:
+        from bnaudit.cli import screen
+        from bnaudit.verbs.gate_checkpoint import measure_for_gate
+
+        measured = measure_for_gate(
+            settings, policy, partial(screen.progress, messages), partial(_loading, messages)
+        )
+        if measured.audit is None:
+            assert measured.verdict is not None
+            return measured.verdict, None
+        audit, source = measured.audit, str(settings.checkpoint or settings.model)
+        if measured.base is not None:
+            baseline = measured.base, str(options.base_checkpoint)
+    if accept:
+        baseline = audit, source
+    return judged(audit, source, baseline, options, policy), audit
+
+
+def _loading(messages: Console, what: str) -> AbstractContextManager[object]:
+    from bnaudit.cli import screen
+
+    return messages.status(what) if messages.is_terminal else screen.quiet()
+
+
+def _baseline_to_write(settings: Settings) -> Path:
+    """Where today's state goes. Fails before the work where it cannot go there."""
+    from bnaudit.report.baseline import check_baseline
+
+    path = settings.gate.baseline or DEFAULT_BASELINE
+    check_baseline(path)
+    return path
+
+
+def _write_baseline(audit: Audit | None, verdict: Gate, path: Path, messages: Console) -> None:
+    from bnaudit.cli import screen
+    from bnaudit.report.baseline import write_baseline
+
+    if audit is None:
+        screen.say(messages, f"baseline not written: there are no figures to accept ({path})")
+        return
+    write_baseline(audit, path)
+    count = len(verdict.waived)
+    accepted = f"; it accepts {count} finding{'s' * (count != 1)}" if count else ""
+    screen.say(messages, f"baseline written to {path}{accepted}: from now on only what gets worse")
+
+
+def _write(verdict: Gate, audit: Audit | None, settings: Settings) -> list[Path]:
+    from bnaudit.report.files import write_results
+    from bnaudit.report.gate_files import ReportFile, write_reports
+
+    assert settings.output is not None
+    written = []
+    if audit is not None:
+        written = write_results(audit, settings.output, plots=settings.plots)
+    return [*written, *write_reports(verdict, [ReportFile("json", settings.output / "gate.json")])]
+
+
+def _append_summary(verdict: Gate, output_format: str) -> None:
+    """GitHub shows what stands in this file on the page of the run."""
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if output_format == "github" and summary:
+        from bnaudit.report.github import append_summary
+
+        append_summary(verdict, Path(summary))

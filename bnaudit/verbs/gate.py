@@ -1,0 +1,84 @@
+"""`gate`: an Audit held against limits and a baseline."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from bnaudit.config import GateSettings
+from bnaudit.errors import InputError
+from bnaudit.findings.changes import changes_between
+from bnaudit.findings.gate.judge import judge_gate
+from bnaudit.findings.gate.reconsider import reconsider
+from bnaudit.findings.policy import DEFAULT, Policy
+from bnaudit.report.files import read_results
+from bnaudit.results import Audit, Changes, Gate, Side
+
+WRITE_ONE = "write one with --write-baseline, which accepts today's state"
+
+
+def gate(
+    audit: Audit | str | os.PathLike[str],
+    *,
+    baseline: Audit | str | os.PathLike[str] | None = None,
+    settings: GateSettings | None = None,
+    policy: Policy = DEFAULT,
+) -> Gate:
+    """Judge an Audit: pass, fail or inconclusive, and the checks that it rests on.
+
+    Without a baseline a finding of `settings.fail_on` or graver fails, and so does a figure that
+    exceeds a limit of the settings beyond its noise. With one, only what got worse does: a figure
+    beyond `settings.tolerance` and beyond the noise of both measurements, family-wise over all that
+    is compared, and what is found in the stored state and was not before.
+
+    `audit`, `baseline`: Audits, or where they were written (an audit.json, or its folder); without
+    `baseline` that of the settings is taken. `policy`: the findings that are wanted, and their
+    thresholds; those that rest on figures are concluded anew by it, on both sides.
+
+    Raises `InputError` for files that are no Audits, for a baseline of another network, and for
+    settings that name codes or layers' checks which do not exist.
+    """
+    settings = settings or GateSettings()
+    against = settings.baseline if baseline is None else baseline
+    taken = None if against is None else _taken(against)
+    return judged(*_taken(audit), taken, settings, policy.checked())
+
+
+def judged(
+    audit: Audit,
+    source: str,
+    baseline: tuple[Audit, str] | None,
+    settings: GateSettings,
+    policy: Policy,
+) -> Gate:
+    """`gate` with what it compares in hand: each Audit, and what it is called."""
+    audit = reconsider(audit, policy)
+    changes = None if baseline is None else _changes(*baseline, audit, source, policy)
+    return judge_gate(audit, settings, policy, subject=Side.of(audit, source), changes=changes)
+
+
+def _changes(
+    baseline: Audit, baseline_source: str, audit: Audit, source: str, policy: Policy
+) -> Changes:
+    """What changed against a baseline. Raises `InputError` for one of another network."""
+    before = reconsider(baseline, policy)
+    changes = changes_between(before, audit, before_source=baseline_source, after_source=source)
+    if baseline.audited and audit.audited and not changes.layers:
+        raise InputError(
+            f"baseline {baseline_source}: shares no BatchNorm layer with {audit.model.source}: "
+            f"it is of another network; {WRITE_ONE}"
+        )
+    return changes
+
+
+def read_baseline(path: Path) -> Audit:
+    """The Audit to compare with. Raises `InputError` that says how to make one."""
+    if not path.exists():
+        raise InputError(f"baseline {path}: no such file; {WRITE_ONE}")
+    return read_results(path)
+
+
+def _taken(audit: Audit | str | os.PathLike[str]) -> tuple[Audit, str]:
+    if isinstance(audit, Audit):
+        return audit, audit.model.checkpoint or audit.model.source
+    return read_results(Path(audit)), str(audit)
