@@ -4,9 +4,10 @@ The file has the same names as the options, with underscores or dashes; paths in
 the file. The command line wins.
 """
 
-from bnaudit.config.files import DEFAULT_FILE, SCHEMES, ConfigFile, find_config, read_config
+from bnaudit.config.files import DEFAULT_FILE, ConfigFile, find_config, read_config
 from bnaudit.config.gate import GateSettings, Tolerance
 from bnaudit.config.names import nearest
+from bnaudit.config.paths import SCHEMES
 from bnaudit.config.resolve import resolve
 from bnaudit.config.settings import Settings
 

@@ -3,35 +3,73 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from bnaudit.config.names import nearest
-from bnaudit.config.settings import Settings
+from bnaudit.config.lines import Place, dotted, lines_of
+from bnaudit.config.paths import rebased
+from bnaudit.config.unknown import hint, known_as, named, unknown_keys
 from bnaudit.errors import InputError
+from bnaudit.text_files import UnreadableError, read_text
 
 DEFAULT_FILE = "bnaudit.toml"
-SCHEMES = ("torchvision", "timm", "imagefolder", "cifar10", "npz")
-"""Specs of the form `scheme:rest`; of these, all but the first two name a path."""
+PYPROJECT = "pyproject.toml"
 
-_PATH_SCHEMES = SCHEMES[2:]
+LARGEST = 2**20
+"""Bytes of a configuration file. Pages of settings are a hundredth of it."""
+
+DEEPEST = 16
+"""Tables in tables; the settings need four."""
+
+_NO_PLACE: Place = ()
 
 
 @dataclass(frozen=True)
 class ConfigFile:
-    """A configuration file as read: where it is, and its values with paths made absolute."""
+    """A configuration file as read: where it is, and its values with paths made absolute.
+
+    `text`: its content, and `top` the table in it that holds the settings, for the lines.
+    """
 
     path: Path
     values: dict[str, Any]
+    text: str = ""
+    top: Place = _NO_PLACE
+
+    def line(self, place: Place) -> int | None:
+        """The line of a setting, from 1; None where that is not known."""
+        return self._lines.get(place)
+
+    def where(self, place: Place) -> str:
+        """`bnaudit.toml:7`, or the file alone where the line is not known."""
+        line = self.line(place)
+        return str(self.path) if line is None else f"{self.path}:{line}"
+
+    @cached_property
+    def _lines(self) -> Mapping[Place, int]:
+        start = len(self.top)
+        return MappingProxyType(
+            {
+                known_as(place[start:]): line
+                for place, line in lines_of(self.text).items()
+                if place[:start] == self.top and place[start:]
+            }
+        )
 
 
 def find_config(folder: Path) -> Path | None:
     """`bnaudit.toml` in `folder`, else a `pyproject.toml` there that has [tool.bnaudit]."""
     if (folder / DEFAULT_FILE).is_file():
         return folder / DEFAULT_FILE
-    pyproject = folder / "pyproject.toml"
-    if pyproject.is_file() and _tool_table(pyproject, _read_toml(pyproject)) is not None:
+    pyproject = folder / PYPROJECT
+    if (
+        pyproject.is_file()
+        and _tool_table(pyproject, _parsed(pyproject, _read(pyproject))) is not None
+    ):
         return pyproject
     return None
 
@@ -40,21 +78,45 @@ def read_config(path: Path) -> ConfigFile:
     """Read a TOML file. Raises `InputError` that names the file and the line or the key."""
     if path.is_dir():
         raise InputError(f"--config {path}: is a folder, give a TOML file")
-    document = _read_toml(path)
-    if path.name == "pyproject.toml":
+    text = _read(path)
+    document = _parsed(path, text)
+    top = _NO_PLACE
+    if path.name == PYPROJECT:
         table = _tool_table(path, document)
         if table is None:
             raise InputError(f"--config {path}: has no table [tool.bnaudit]; add one")
-        document = table
-    values = {}
-    for key, value in document.items():
-        name = key.replace("-", "_")
-        if name not in Settings.model_fields:
-            raise InputError(f"{path}: unknown key {key!r}{nearest(name, Settings.model_fields)}")
-        if name == "trust_pickle":
-            raise InputError(f"{path}: trust_pickle is for the command line only: --trust-pickle")
-        values[name] = _rebased(name, value, path.parent)
-    return ConfigFile(path, values)
+        document, top = table, ("tool", "bnaudit")
+    values = _named(path, document)
+    file = ConfigFile(path, values, text, top)
+    _refuse_unknown(file)
+    if "trust_pickle" in values:
+        place = file.where(("trust_pickle",))
+        raise InputError(f"{place}: trust_pickle is for the command line only: --trust-pickle")
+    return ConfigFile(path, rebased(file.values, path.parent, file.where), text, top)
+
+
+def _named(path: Path, document: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return named(document)
+    except KeyError as error:
+        name = str(error.args[0])
+        raise InputError(
+            f"{path}: key {name!r} is given twice, with a dash and with an underscore; leave one"
+        ) from error
+
+
+def _refuse_unknown(file: ConfigFile) -> None:
+    unknown = list(unknown_keys(file.values))
+    if not unknown:
+        return
+    place = unknown[0]
+    value: Any = file.values
+    for part in place:
+        value = value[part]
+    more = f" (and {len(unknown) - 1} more unknown keys)" if len(unknown) > 1 else ""
+    raise InputError(
+        f"{file.where(place)}: unknown key {dotted(place)!r}{hint(place, value)}{more}"
+    )
 
 
 def _tool_table(path: Path, document: dict[str, Any]) -> dict[str, Any] | None:
@@ -65,32 +127,33 @@ def _tool_table(path: Path, document: dict[str, Any]) -> dict[str, Any] | None:
     return table
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> str:
+    if not path.exists():
+        raise InputError(f"--config {path}: no such file")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"--config {path}: no such file") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return read_text(path, largest=LARGEST)
+    except UnreadableError as error:
         raise InputError(f"{path}: cannot be read as TOML: {error}") from error
 
 
-def _rebased(name: str, value: Any, folder: Path) -> Any:
-    """Paths in a configuration file are relative to the file, not to where one stands."""
-    if isinstance(value, list):
-        return [_rebased(name, item, folder) for item in value]
-    if not isinstance(value, str):
-        return value
-    if name in ("checkpoint", "output", "against"):
-        return str(folder / Path(value).expanduser())
-    if name in ("model", "data", "verify", "train_data", "transform", "forward", "compare"):
-        return _rebased_spec(value, folder)
-    return value
+def _parsed(path: Path, text: str) -> dict[str, Any]:
+    try:
+        document = tomllib.loads(text)
+    except RecursionError as error:
+        raise InputError(f"{path}: cannot be read as TOML: nested too deeply") from error
+    except ValueError as error:  # also for a number of more digits than Python reads
+        raise InputError(f"{path}: cannot be read as TOML: {error}") from error
+    if _depth(document) > DEEPEST:
+        raise InputError(f"{path}: cannot be read as TOML: nested more than {DEEPEST} deep")
+    return document
 
 
-def _rebased_spec(spec: str, folder: Path) -> str:
-    scheme, _, rest = spec.partition(":")
-    if scheme in _PATH_SCHEMES:
-        return f"{scheme}:{folder / Path(rest).expanduser()}"
-    if scheme.endswith(".py"):
-        return f"{folder / Path(scheme).expanduser()}:{rest}"
-    return spec
+def _depth(document: object) -> int:
+    """How deep tables and lists are nested, without recursion."""
+    depth = 0
+    level: list[Any] = [document]
+    while level and depth <= DEEPEST:
+        inner = [value.values() if isinstance(value, dict) else value for value in level]
+        level = [item for items in inner for item in items if isinstance(item, (dict, list))]
+        depth += 1
+    return depth

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Figure = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
+Figure = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 
 
 class Tolerance(BaseModel):

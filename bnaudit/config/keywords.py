@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from bnaudit.config.expected import expected, shown
 from bnaudit.config.gate import GateSettings
 from bnaudit.config.names import nearest
 from bnaudit.errors import InputError
@@ -23,5 +24,4 @@ def gate_settings(given: Mapping[str, Any]) -> GateSettings:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
-        message = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"{name}: {message}, got {first['input']!r}") from error
+        raise InputError(f"{name}: {expected(first)}, got {shown(first['input'])}") from error

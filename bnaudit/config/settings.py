@@ -9,9 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from bnaudit.config.gate import GateSettings
 
-Positive = Annotated[int, Field(ge=1, strict=True)]
-Count = Annotated[int, Field(ge=0, strict=True)]
+_LARGEST = 2**63 - 1  # of the integers that NumPy and torch take
+
+Positive = Annotated[int, Field(ge=1, le=_LARGEST, strict=True)]
+Count = Annotated[int, Field(ge=0, le=_LARGEST, strict=True)]
 Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
+Switch = Annotated[bool, Field(strict=True)]
 
 
 class Settings(BaseModel):
@@ -23,8 +26,8 @@ class Settings(BaseModel):
     model: str | None = None
     model_arg: dict[str, Any] = Field(default_factory=dict)
     checkpoint_key: str | None = None
-    allow_mismatch: bool = False
-    trust_pickle: bool = False
+    allow_mismatch: Switch = False
+    trust_pickle: Switch = False
     data: str | None = None
     data_arg: dict[str, Any] = Field(default_factory=dict)
     transform: str | None = None
@@ -36,28 +39,28 @@ class Settings(BaseModel):
     samples: Positive | Literal["all"] | None = None  # None: the verb's own default
     seed: Count = 0
     workers: Count = 0
-    skip_bad: bool = False
+    skip_bad: Switch = False
     device: str = "auto"
     dtype: Literal["float32", "bf16", "fp16"] = "float32"
-    channels_last: bool = False
+    channels_last: Switch = False
     output: Path | None = None
-    plots: bool = True
+    plots: Switch = True
     attribute: Positive | Literal["all", "none"] = 512
     method: Literal["exact", "sequential", "precise", "ema"] = "exact"
-    momentum: Annotated[float, Field(gt=0, le=1)] | None = None
-    prior: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    momentum: Annotated[float, Field(gt=0, le=1, strict=True)] | None = None
+    prior: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] = 0.0
     layers: list[str] = Field(default_factory=list)
-    above: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    include_frozen: bool = False
+    above: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] | None = None
+    include_frozen: Switch = False
     max_memory: str | Positive | None = None
     verify: str | None = None
     verify_arg: dict[str, Any] = Field(default_factory=dict)
-    verify_split: Annotated[float, Field(gt=0, lt=1)] | None = None
+    verify_split: Annotated[float, Field(gt=0, lt=1, strict=True)] | None = None
     verify_samples: Positive | Literal["all"] = 2000
-    max_loss: Annotated[float, Field(ge=0, le=100)] = 0.5
+    max_loss: Annotated[float, Field(ge=0, le=100, strict=True)] = 0.5
     train_data: str | None = None
     train_data_arg: dict[str, Any] = Field(default_factory=dict)
-    eps: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    eps: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] | None = None
     against: list[Path] = Field(default_factory=list)
     thresholds: dict[str, dict[str, Number]] = Field(default_factory=dict)
     select: list[str] = Field(default_factory=list)

@@ -110,7 +110,7 @@ def test_bnaudit_toml_is_found_before_pyproject(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("batchsize = 3", ["'batchsize'", "did you mean 'batch_size'?"]),
+        ("batchsize = 3", [":1: ", "'batchsize'", "did you mean 'batch_size'?"]),
         ("Model = 'x'", ["'Model'", "did you mean 'model'?"]),
         ("zzz = 3", ["'zzz'", "known are ", "batch_size"]),
         ("seed = \n", ["TOML", "line 1"]),
@@ -121,7 +121,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, text: str, words: l
     path = file(tmp_path / "a.toml", text)
     with pytest.raises(InputError) as caught:
         read_config(path)
-    assert str(caught.value).startswith(f"{path}: ")
+    assert str(caught.value).startswith(f"{path}:")
     assert "\n" not in str(caught.value)
     for word in words:
         assert word in str(caught.value)
@@ -145,9 +145,9 @@ def test_a_file_in_another_encoding_is_named(tmp_path: Path) -> None:
         ("seed", "x", "integer"),
         ("dtype", "float8", "'float32', 'bf16' or 'fp16'"),
         ("task", 3, "'auto', 'classification' or 'other'"),
-        ("plots", "perhaps", "boolean"),
-        ("model_arg", ["width=3"], "dictionary"),
-        ("model", 3, "string"),
+        ("plots", "perhaps", "true or false"),
+        ("model_arg", ["width=3"], "a table"),
+        ("model", 3, "give text"),
         ("checkpoint", 3, "path"),
     ],
 )
