@@ -11,6 +11,8 @@ import typer
 
 from bnaudit._version import __version__
 from bnaudit.cli.command import Command
+from bnaudit.cli.compare import EPILOG as COMPARE_EPILOG
+from bnaudit.cli.compare import compare
 from bnaudit.cli.explain import EPILOG as EXPLAIN_EPILOG
 from bnaudit.cli.explain import explain
 from bnaudit.cli.gate import EPILOG as GATE_EPILOG
@@ -50,6 +52,7 @@ app.command(cls=Command, epilog=INSPECT_EPILOG)(inspect)
 app.command(cls=Command, epilog=MEASURE_EPILOG)(measure)
 app.command(cls=Command, epilog=RECALIBRATE_EPILOG)(recalibrate)
 app.command(cls=Command, epilog=GATE_EPILOG)(gate)
+app.command(cls=Command, epilog=COMPARE_EPILOG)(compare)
 app.command(epilog=RESTORE_EPILOG)(restore)
 app.command()(report)
 app.command(epilog=EXPLAIN_EPILOG)(explain)
