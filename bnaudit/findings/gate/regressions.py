@@ -17,6 +17,10 @@ It is the noise that is judged, not the figure, so that an unchanged model is no
 chance: how noisy a comparison is depends on the numbers of samples.
 """
 
+TOO_NOISY_SHARE = 10.0
+"""The same for shares of samples, which are noisy by nature: 100 samples tell them to 5 to 10
+points. What the gate is there for are the statistics; `min_accuracy` asks for an accuracy."""
+
 
 @dataclass(frozen=True)
 class _Judged:
@@ -28,6 +32,7 @@ class _Judged:
     surely: float | None
     noise: float | None
     tolerance: float
+    most_noise: float
 
     @property
     def worse(self) -> bool:
@@ -35,7 +40,9 @@ class _Judged:
 
     @property
     def open(self) -> bool:
-        return not self.worse and (self.noise is None or self.noise > TOO_NOISY * self.tolerance)
+        return not self.worse and (
+            self.noise is None or self.noise > self.most_noise * self.tolerance
+        )
 
 
 def regressions(changes: Changes, tolerance: Tolerance, ignores: Ignores) -> Iterator[Check]:
@@ -168,16 +175,21 @@ def _figure(judged: _Judged, shown: Callable[[float], str]) -> str:
 
 
 def _shift(name: str, change: Difference, absolute: float, tolerance: Tolerance) -> _Judged:
-    return _rising(name, change, max(absolute, tolerance.relative * change.before))
+    tolerated = max(absolute, tolerance.relative * change.before)
+    return _rising(name, change, tolerated, TOO_NOISY)
 
 
-def _rising(name: str, change: Difference, tolerance: float) -> _Judged:
-    return _Judged(name, change, change.difference, change.surely_low, _noise(change), tolerance)
+def _rising(
+    name: str, change: Difference, tolerance: float, most_noise: float = TOO_NOISY_SHARE
+) -> _Judged:
+    rise, surely = change.difference, change.surely_low
+    return _Judged(name, change, rise, surely, _noise(change), tolerance, most_noise)
 
 
 def _falling(name: str, change: Difference, tolerance: float) -> _Judged:
     surely = None if change.surely_high is None else -change.surely_high
-    return _Judged(name, change, -change.difference, surely, _noise(change), tolerance)
+    noise = _noise(change)
+    return _Judged(name, change, -change.difference, surely, noise, tolerance, TOO_NOISY_SHARE)
 
 
 def _noise(change: Difference) -> float | None:
