@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from itertools import chain, count
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bnaudit.cli import options
 from bnaudit.cli.options import FINDINGS, OUT, option
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bnaudit.config import Settings
+    from bnaudit.results.inspection import Inspection
 
 EPILOG = """\
 Examples:
@@ -23,19 +31,26 @@ bnaudit inspect merged.pth --against first.pth --against second.pth
 
 bnaudit inspect model.safetensors --threshold BN012.multiple_of_eps=10 --ignore BN018
 
+bnaudit inspect runs/*.pth --fail-on error
+
 bnaudit inspect ckpt.pth --json | jq '.findings[] | {code, layers, sentence}'
 
 What a finding means, and what to do about it: bnaudit explain CODE
 """
 
-COMMAND_LINE_ONLY = ("config", "json", "show_all")
+COMMAND_LINE_ONLY = ("checkpoints", "config", "fail_on", "json", "show_all")
+
+NEVER = "nothing"
+UNREADABLE = 2
+"""The exit code where one of several files could not be inspected."""
 
 
 def inspect(
-    checkpoint: Annotated[
-        Path | None,
+    checkpoints: Annotated[
+        list[Path] | None,
         typer.Argument(
-            help="A file of torch.save (.pt, .pth, .th, .ckpt, .bin; state dicts, training "
+            metavar="[CHECKPOINT]...",
+            help="Files of torch.save (.pt, .pth, .th, .ckpt, .bin; state dicts, training "
             "checkpoints, whole pickled models) or .safetensors.",
             show_default=False,
         ),
@@ -61,16 +76,32 @@ def inspect(
     threshold: options.Threshold = None,
     select: options.Select = None,
     ignore: options.Ignore = None,
+    fail_on: Annotated[
+        str,
+        typer.Option(
+            metavar="SEVERITY",
+            help="Exit with 1 where a finding is at least so grave: error, warning, info, or "
+            "nothing.",
+            rich_help_panel=FINDINGS,
+        ),
+    ] = NEVER,
     config: options.Config = None,
     output: Annotated[
         Path | None,
-        option("-o", "--output", help="Also write inspection.json into this folder.", panel=OUT),
+        option(
+            "-o",
+            "--output",
+            help="Also write inspection.json into this folder; of several files, into a folder "
+            "each in it, of the file's name.",
+            panel=OUT,
+        ),
     ] = None,
     json: Annotated[
         bool,
         typer.Option(
             "--json",
-            help="Print the Inspection on stdout and nothing else.",
+            help="Print the Inspection on stdout and nothing else; of several files, an array of "
+            "them.",
             rich_help_panel=OUT,
         ),
     ] = False,
@@ -81,37 +112,111 @@ def inspect(
     Layers are found by the names of their tensors. The statistics in figures and histograms, and
     what is wrong with them by themselves: never updated, not warmed up, broken, dead channels, in
     too small a number format. Nothing in the file is run or changed, and of a large file only the
-    statistics are read; with --against, the weights too, piece by piece.
+    statistics are read; with --against, the weights too, piece by piece. Of several files, one
+    that cannot be read does not keep the others from being inspected; the exit code is 2 then.
     """
     given = {k: v for k, v in locals().items() if k not in COMMAND_LINE_ONLY}
+    paths = list(dict.fromkeys(checkpoints or []))
+    given["checkpoint"] = paths[0] if paths else None
     from bnaudit.cli import screen
     from bnaudit.cli.settings import settings_from
     from bnaudit.errors import InputError
     from bnaudit.report.files import check_folder
     from bnaudit.report.inspection import print_inspection
     from bnaudit.report.inspection_files import write_inspection
-    from bnaudit.verbs.inspect import inspect as inspect_file
-    from bnaudit.verbs.policy import policy_of
 
+    severities = _that_fail(fail_on)
     messages = screen.messages()
     settings = settings_from(given, config, messages)
     if settings.checkpoint is None:
         raise InputError("no checkpoint: name the file to inspect")
     if settings.output is not None:
         check_folder(settings.output)
-    inspection = inspect_file(
-        settings.checkpoint,
-        key=settings.checkpoint_key,
-        eps=settings.eps,
-        against=settings.against,
-        policy=policy_of(settings),
-    )
-    written = []
-    if settings.output is not None:
-        written = [write_inspection(inspection, settings.output)]
-    if json:
-        typer.echo(inspection.to_json(), nl=False)
+    paths = paths or [settings.checkpoint]
     console = messages if json else screen.tables()
-    if not json or messages.is_terminal:
-        print_inspection(inspection, console, all_layers=show_all)
-        screen.print_written(console, written)
+    folders = _folders(paths, settings.output)
+    inspected: list[Inspection] = []
+    for path, found in _inspected(paths, settings, messages):
+        inspected.append(found)
+        written = [write_inspection(found, folders[path])] if path in folders else []
+        if not json or messages.is_terminal:
+            if len(inspected) > 1:
+                console.print()
+            print_inspection(found, console, all_layers=show_all)
+            screen.print_written(console, written)
+    if json:
+        typer.echo(_document(inspected, several=len(paths) > 1), nl=False)
+    grave = [found.file.path for found in inspected if _fails(found, severities)]
+    if grave and len(paths) > 1:
+        screen.say(messages, f"failed (--fail-on {fail_on}): {', '.join(grave)}")
+    if len(inspected) < len(paths):
+        raise typer.Exit(UNREADABLE)
+    if grave:
+        raise typer.Exit(1)
+
+
+def _inspected(
+    paths: Sequence[Path], settings: Settings, messages: Console
+) -> Iterator[tuple[Path, Inspection]]:
+    """Each file in turn. Of several, one that is at fault is told and left out."""
+    from bnaudit.cli import screen
+    from bnaudit.errors import InputError
+    from bnaudit.verbs.inspect import inspect as inspect_file
+    from bnaudit.verbs.policy import policy_of
+
+    policy = policy_of(settings)
+    for path in paths:
+        try:
+            found = inspect_file(
+                path,
+                key=settings.checkpoint_key,
+                eps=settings.eps,
+                against=settings.against,
+                policy=policy,
+            )
+        except InputError as error:
+            if len(paths) == 1:
+                raise
+            screen.say(messages, f"error: {' '.join(str(error).split())}")
+        else:
+            yield path, found
+
+
+def _folders(paths: Sequence[Path], output: Path | None) -> dict[Path, Path]:
+    """Where each Inspection goes: of several files, one folder each, numbered where names meet."""
+    if output is None:
+        return {}
+    if len(paths) == 1:
+        return {paths[0]: output}
+    folders: dict[Path, Path] = {}
+    taken: set[str] = set()
+    for path in paths:
+        numbered = (f"{path.name}-{number}" for number in count(2))
+        # Not every file system tells A from a.
+        name = next(name for name in chain([path.name], numbered) if name.casefold() not in taken)
+        taken.add(name.casefold())
+        folders[path] = output / name
+    return folders
+
+
+def _document(inspected: Sequence[Inspection], *, several: bool) -> str:
+    documents = [found.to_json().rstrip("\n") for found in inspected]
+    return "[\n" + ",\n".join(documents) + "\n]\n" if several else documents[0] + "\n"
+
+
+def _that_fail(fail_on: str) -> tuple[str, ...]:
+    """The severities of at least that gravity. Raises `InputError` for another word."""
+    from bnaudit.config import nearest
+    from bnaudit.errors import InputError
+    from bnaudit.results import SEVERITIES
+
+    if fail_on == NEVER:
+        return ()
+    if fail_on not in SEVERITIES:
+        known = (*SEVERITIES, NEVER)
+        raise InputError(f"--fail-on {fail_on}: no such severity{nearest(fail_on, known)}")
+    return SEVERITIES[: [*SEVERITIES].index(fail_on) + 1]
+
+
+def _fails(found: Inspection, severities: Sequence[str]) -> bool:
+    return any(finding.severity in severities for finding in found.findings)
