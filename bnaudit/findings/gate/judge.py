@@ -96,7 +96,7 @@ def _gate(
     tolerated = outcome == "inconclusive" and settings.inconclusive == "pass"
     return Gate(
         outcome=outcome,
-        sentence=_sentence(outcome, ordered, audit),
+        sentence=_sentence(outcome, ordered, audit, tolerated=tolerated),
         subject=subject,
         checks=ordered,
         waived=found.waived,
@@ -125,15 +125,19 @@ def _no_finding(settings: GateSettings, found: Counted, changes: Changes | None)
     return Check("finding", "findings", "findings", "pass", sentence)
 
 
-def _sentence(outcome: Outcome, checks: Sequence[Check], audit: Audit | None) -> str:
+def _sentence(
+    outcome: Outcome, checks: Sequence[Check], audit: Audit | None, *, tolerated: bool
+) -> str:
     chosen = [check for check in checks if check.outcome == outcome]
-    names = list(Counter(_named(check) for check in chosen))
+    names = some_of(list(Counter(_named(check) for check in chosen)))
     if outcome == "fail":
-        return f"Failed: {some_of(names)}."
+        of = plural(len(checks), "check")
+        return f"{len(chosen)} of {of} {'fails' if len(chosen) == 1 else 'fail'}: {names}."
     if outcome == "inconclusive":
-        return f"Inconclusive: the data are too few to tell ({some_of(names)})."
+        ending = ' This counts as a pass (inconclusive = "pass").' if tolerated else ""
+        return f"The data are too few to tell: {names}.{ending}"
     verdict = f" {audit.verdict.sentence}" if audit and audit.verdict else ""
-    return f"Passed {plural(len(chosen), 'check')}.{verdict}"
+    return f"{plural(len(chosen), 'check')} passed.{verdict}"
 
 
 def _named(check: Check) -> str:

@@ -9,7 +9,7 @@ falls by chance, and too little data never passes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from bnaudit.config import GateSettings
 from bnaudit.findings.catalogue import find_rule
@@ -33,16 +33,17 @@ def limits(audit: Audit, settings: GateSettings, ignores: Ignores) -> Iterator[C
         yield _total(audit, settings.max_total_esm)
     network = audit.network
     if settings.max_disagreement is not None:
-        agreeing = None
+        differs = None
         if network is not None and network.agreement is not None:
-            agreeing = (round(network.agreement * network.compared), network.compared)
-        name, what = "max_disagreement", "share of samples whose top-1 class differs"
-        yield _share(name, what, _complement(agreeing), settings.max_disagreement)
+            agreeing = round(network.agreement * network.compared)
+            differs = network.compared - agreeing, network.compared
+        yield _share("max_disagreement", _DISAGREEMENT, differs, settings.max_disagreement)
     score = network.deployed if network is not None else None
     if settings.min_accuracy is not None:
-        right = (round(score.accuracy * score.samples), score.samples) if score else None
-        most = 1 - settings.min_accuracy
-        yield _share("min_accuracy", "share of wrong answers", _complement(right), most)
+        wrong = None
+        if score is not None:
+            wrong = score.samples - round(score.accuracy * score.samples), score.samples
+        yield _share("min_accuracy", _ACCURACY, wrong, 1 - settings.min_accuracy)
     if settings.max_cross_entropy is not None:
         yield _loss(audit, settings.max_cross_entropy)
 
@@ -136,48 +137,87 @@ def _total(audit: Audit, limit: float) -> Check:
     return _judged(check, what, whole, limit)
 
 
-def _share(name: str, what: str, counts: tuple[int, int] | None, limit: float) -> Check:
+def _share(name: str, wording: _Wording, counts: tuple[int, int] | None, limit: float) -> Check:
     """`counts`: (how many, of how many); None where the Audit has no such figure."""
-    check = Check("limit", name, f"{what} at most {limit:.4g}", "pass", "", limit=limit)
+    said = wording.shown(limit)
+    check = Check("limit", name, f"{wording.title} {said}", "pass", "", limit=wording.own(limit))
     if counts is None:
         return _no_figure(check)
     from bnaudit.stats.paired import share
 
     found = share(*counts)
     estimate = Estimate(found.value, found.value, found.low, found.high)
-    return _judged(check, f"The {what} of {counts[1]:,} samples", estimate, limit, _percent)
+    return _judged(check, f"{wording.what} {counts[1]:,} samples", estimate, limit, wording)
 
 
 def _loss(audit: Audit, limit: float) -> Check:
-    title = f"cross-entropy at most {number(limit)} nats"
+    title = f"{_PLAIN.title} {number(limit)} nats"
     check = Check("limit", "max_cross_entropy", title, "pass", "", limit=limit)
     score = audit.network.deployed if audit.network is not None else None
     if score is None or score.loss is None:
         return _no_figure(check)
     error = score.loss_standard_error
     low, high = (None, None) if error is None else (score.loss - 2 * error, score.loss + 2 * error)
+    low = None if low is None else max(0.0, low)
     estimate = Estimate(score.loss, score.loss, low, high)
-    return _judged(check, f"The cross-entropy on {score.samples:,} samples", estimate, limit)
+    what = f"The mean cross-entropy (nats) on {score.samples:,} samples"
+    return _judged(check, what, estimate, limit)
+
+
+@dataclass(frozen=True)
+class _Wording:
+    """How a figure and its limit are said. A figure that is judged by what is left to 1, as
+    accuracy is by the wrong answers, is said the other way round."""
+
+    title: str
+    what: str
+    shown: Callable[[float], str]
+    beyond: str = "above"
+    other_way_round: bool = False
+
+    def own(self, value: float) -> float:
+        """The figure itself, of the one that is judged."""
+        return 1 - value if self.other_way_round else value
+
+    def interval(self, low: float, high: float) -> str:
+        ends = (high, low) if self.other_way_round else (low, high)
+        return f"{self.shown(ends[0])} to {self.shown(ends[1])}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.3g}%"
+
+
+_PLAIN = _Wording("cross-entropy at most", "", number)
+_DISAGREEMENT = _Wording(
+    "share of samples whose class differs under mini-batch statistics at most",
+    "The share whose class differs under mini-batch statistics, of",
+    _percent,
+)
+_ACCURACY = _Wording(
+    "top-1 accuracy at least",
+    "Top-1 accuracy on",
+    lambda wrong: f"{100 * (1 - wrong):.4g}%",
+    beyond="below",
+    other_way_round=True,
+)
 
 
 def _judged(
-    check: Check,
-    what: str,
-    estimate: Estimate,
-    limit: float,
-    shown: Callable[[float], str] = number,
+    check: Check, what: str, estimate: Estimate, limit: float, wording: _Wording = _PLAIN
 ) -> Check:
-    check = replace(check, value=estimate.value)
-    figure = shown(estimate.value)
+    check = replace(check, value=wording.own(estimate.value))
+    figure = wording.shown(estimate.value)
     if estimate.low is None or estimate.high is None:
         sentence = f"{what} is {figure}, without an interval: too few samples to judge it."
         return _with(check, "inconclusive", sentence, (), "Measure on more samples.")
-    figure += f" (95% interval {shown(estimate.low)} to {shown(estimate.high)})"
+    figure += f" (95% interval {wording.interval(estimate.low, estimate.high)})"
+    said = wording.shown(limit)
     if estimate.low > limit:
-        return _with(check, "fail", f"{what} is {figure}, above {shown(limit)}.", ())
+        return _with(check, "fail", f"{what} is {figure}, {wording.beyond} {said}.", ())
     as_good_as_can_be = estimate.value == limit == 0  # no number of samples would do
     if estimate.high > EXCESS * limit and not as_good_as_can_be:
-        sentence = f"{what} is {figure}: whether it exceeds {shown(limit)} is open."
+        sentence = f"{what} is {figure}: whether it is {wording.beyond} {said} is open."
         return _with(check, "inconclusive", sentence, (), "Measure on more samples.")
     return _with(check, "pass", f"{what} is {figure}.", ())
 
@@ -242,11 +282,3 @@ def _shift(layer: LayerAudit) -> Estimate:
 def _mean_root_of_limits(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return root_mean_square(known) if len(known) == len(values) else None
-
-
-def _complement(counts: tuple[int, int] | None) -> tuple[int, int] | None:
-    return None if counts is None else (counts[1] - counts[0], counts[1])
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.3g}%"
