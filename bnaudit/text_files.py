@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from pathlib import Path
+
+from bnaudit.regular_files import regular_file
 
 _BINARY = ((b"PK\x03\x04", "a zip archive"), (b"\x80", "a pickle"), (b"\x1f\x8b", "a gzip archive"))
 _OTHER_TEXT = (b"\xff\xfe", b"\xfe\xff")  # UTF-16 and UTF-32 with their byte order marks
@@ -17,8 +17,7 @@ class UnreadableError(Exception):
 def read_text(path: Path, *, largest: int) -> str:
     """The text of a file of at most `largest` bytes, UTF-8 with or without a byte order mark.
 
-    Line ends are "\\n". A pipe or a device is refused without waiting for what it would deliver.
-    Raises `UnreadableError`.
+    Line ends are "\\n". Pipes and devices are refused. Raises `UnreadableError`.
     """
     try:
         content = _content(path, largest)
@@ -34,15 +33,10 @@ def read_text(path: Path, *, largest: int) -> str:
 
 
 def _content(path: Path, largest: int) -> bytes:
-    # Without O_NONBLOCK, opening a pipe waits for somebody who writes into it.
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    # Of a folder, this raises.
-    with open(handle, "rb") as file:  # noqa: PTH123 - takes the handle over
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise UnreadableError("not a regular file; copy what it delivers into a file first")
+    with regular_file(path) as file:
         content = file.read(largest + 1)
     if len(content) > largest:
-        raise UnreadableError(f"larger than {_size(largest)}, which no such file is")
+        raise UnreadableError(f"larger than {largest // 2**20} MiB, which no such file is")
     return content
 
 
@@ -53,7 +47,3 @@ def _what(content: bytes) -> str:
     if content.startswith(_OTHER_TEXT):
         return "it is UTF-16 text; save it as UTF-8"
     return "it is not UTF-8 text"
-
-
-def _size(size: int) -> str:
-    return f"{size // 2**20} MiB" if size >= 2**20 else f"{size} bytes"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from bnaudit.config.lines import Place, dotted, lines_of
 from bnaudit.config.paths import rebased
 from bnaudit.config.unknown import hint, known_as, named, unknown_keys
 from bnaudit.errors import InputError
+from bnaudit.regular_files import is_folder
 from bnaudit.text_files import UnreadableError, read_text
 
 DEFAULT_FILE = "bnaudit.toml"
@@ -76,7 +78,7 @@ def find_config(folder: Path) -> Path | None:
 
 def read_config(path: Path) -> ConfigFile:
     """Read a TOML file. Raises `InputError` that names the file and the line or the key."""
-    if path.is_dir():
+    if is_folder(path):
         raise InputError(f"--config {path}: is a folder, give a TOML file")
     text = _read(path)
     document = _parsed(path, text)
@@ -128,7 +130,7 @@ def _tool_table(path: Path, document: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _read(path: Path) -> str:
-    if not path.exists():
+    if not os.path.lexists(path):
         raise InputError(f"--config {path}: no such file")
     try:
         return read_text(path, largest=LARGEST)

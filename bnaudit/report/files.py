@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from bnaudit.atomic import replacing
 from bnaudit.errors import InputError
+from bnaudit.regular_files import is_folder
 from bnaudit.results import Audit, ChannelTable
+from bnaudit.text_files import UnreadableError, read_text
+
+LARGEST = 2**26
+"""Bytes of an audit.json. A thousand layers are a tenth of it."""
 
 AUDIT = "audit.json"
 CHANNELS = "channels.npz"
@@ -66,27 +72,30 @@ def check_folder(folder: Path, option: str = "--output") -> None:
 
 def read_results(path: Path) -> Audit:
     """An Audit from `audit.json` (or its folder), with the per-channel arrays beside it."""
-    from dataclasses import replace
-
-    file = path / AUDIT if path.is_dir() else path
+    file = path / AUDIT if is_folder(path) else path
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        text = read_text(file, largest=LARGEST)
+    except UnreadableError as error:
         raise InputError(
-            f"{file}: cannot be read as an Audit: {reason}; give an audit.json or its folder"
+            f"{file}: cannot be read as an Audit: {error}; give an audit.json or its folder"
         ) from error
     audit = Audit.from_json(text, source=str(file))
     channels = file.with_name(CHANNELS)
-    if channels.exists():
+    if os.path.lexists(channels):
         table = ChannelTable.load(channels)
-        if table.names.tolist() != [layer.name for layer in audit.audited]:
-            raise InputError(
-                f"{channels}: its layers are not those of {file}: it belongs to another Audit; "
-                "remove it, or measure anew"
-            )
+        _check_belongs(table, audit, channels, file)
         audit = replace(audit, channels=table)
     return audit
+
+
+def _check_belongs(table: ChannelTable, audit: Audit, channels: Path, file: Path) -> None:
+    theirs = [(layer.name, layer.channels) for layer in audit.audited]
+    sizes = (table.offsets[1:] - table.offsets[:-1]).tolist()
+    if list(zip(table.names.tolist(), sizes, strict=True)) != theirs:
+        raise InputError(
+            f"{channels}: its layers are not those of {file}: it belongs to another Audit; "
+            "remove it, or measure anew"
+        )
 
 
 def _write_plots(audit: Audit, folder: Path) -> list[Path]:
@@ -105,7 +114,7 @@ def _write_text(path: Path, text: str) -> Path:
 
 
 def _put(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text, encoding="utf-8", errors="replace")  # names may be no proper text
 
 
 def _write(path: Path, make: Callable[[Path], object]) -> Path:

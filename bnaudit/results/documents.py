@@ -7,6 +7,7 @@ import math
 from typing import Any, TypeVar
 
 from bnaudit.errors import InputError
+from bnaudit.results.plain_json import parsed
 
 T = TypeVar("T")
 
@@ -14,27 +15,42 @@ T = TypeVar("T")
 def read_document(kind: type[T], text: str, *, schema: int, source: str, remedy: str) -> T:
     """The result of class `kind` that stands in a JSON document of this schema.
 
-    Raises `InputError` that names `source` and the field at fault; `remedy` says what to do.
+    Raises `InputError` that names `source` and the field at fault, also for figures that cannot be
+    (`plausible`); `remedy` says what to do.
     """
     from pydantic import TypeAdapter, ValidationError
 
+    from bnaudit.results.plausible import problems  # knows the classes that import this module
+
     try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{source}: not JSON ({error})") from error
+        document = parsed(text)
+    except ValueError as error:
+        raise InputError(f"{source}: not JSON as bnaudit writes it: {error}; {remedy}") from error
+    name = kind.__name__
     if not isinstance(document, dict) or "schema" not in document:
-        raise InputError(f"{source}: not an {kind.__name__} (no field `schema`): {remedy}")
-    if document["schema"] != schema or document["schema"] is True:
+        article = "an" if name[0] in "AEIO" else "a"
+        raise InputError(f"{source}: not {article} {name} (no field `schema`): {remedy}")
+    if document["schema"] != schema or isinstance(document["schema"], bool):
         raise InputError(
-            f"{source}: schema {document['schema']!r}, this version reads {schema}: {remedy}"
+            f"{source}: schema {_short(document['schema'])}, this version reads {schema}: {remedy}"
         )
     document.pop("channels", None)  # of an Audit: too many for its document
     try:
-        return TypeAdapter(kind).validate_python(document)
+        # Strictly, which JSON allows for: a number is a number here and no text or switch.
+        result = TypeAdapter(kind).validate_json(json.dumps(document), strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{source}: field {where}: {first['msg']}") from error
+        reason = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
+        raise InputError(f"{source}: field {where}: {reason}") from error
+    for where, reason in problems(result):
+        raise InputError(f"{source}: field {where}: {reason}: damaged or made up; {remedy}")
+    return result
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def write_document(schema: int, document: dict[str, Any]) -> str:
