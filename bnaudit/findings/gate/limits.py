@@ -133,7 +133,7 @@ def _total(audit: Audit, limit: float) -> Check:
         low=_mean_root_of_limits([x.low for x in shifts]),
         high=_mean_root_of_limits([x.high for x in shifts]),
     )
-    what = f"The output shift over {plural(len(shifts), 'layer')} (root mean square)"
+    what = f"The output shift over {plural(len(shifts), 'layer')} (root mean square) is {{figure}}"
     return _judged(check, what, whole, limit)
 
 
@@ -147,7 +147,7 @@ def _share(name: str, wording: _Wording, counts: tuple[int, int] | None, limit: 
 
     found = share(*counts)
     estimate = Estimate(found.value, found.value, found.low, found.high)
-    return _judged(check, f"{wording.what} {counts[1]:,} samples", estimate, limit, wording)
+    return _judged(check, wording.says.replace("{n}", f"{counts[1]:,}"), estimate, limit, wording)
 
 
 def _loss(audit: Audit, limit: float) -> Check:
@@ -160,7 +160,7 @@ def _loss(audit: Audit, limit: float) -> Check:
     low, high = (None, None) if error is None else (score.loss - 2 * error, score.loss + 2 * error)
     low = None if low is None else max(0.0, low)
     estimate = Estimate(score.loss, score.loss, low, high)
-    what = f"The mean cross-entropy (nats) on {score.samples:,} samples"
+    what = f"The mean cross-entropy on {score.samples:,} samples is {{figure}} nats"
     return _judged(check, what, estimate, limit)
 
 
@@ -170,7 +170,7 @@ class _Wording:
     accuracy is by the wrong answers, is said the other way round."""
 
     title: str
-    what: str
+    says: str
     shown: Callable[[float], str]
     beyond: str = "above"
     other_way_round: bool = False
@@ -191,12 +191,12 @@ def _percent(value: float) -> str:
 _PLAIN = _Wording("cross-entropy at most", "", number)
 _DISAGREEMENT = _Wording(
     "share of samples whose class differs under mini-batch statistics at most",
-    "The share whose class differs under mini-batch statistics, of",
+    "The class differs under mini-batch statistics on {figure} of {n} samples",
     _percent,
 )
 _ACCURACY = _Wording(
     "top-1 accuracy at least",
-    "Top-1 accuracy on",
+    "Top-1 accuracy on {n} samples is {figure}",
     lambda wrong: f"{100 * (1 - wrong):.4g}%",
     beyond="below",
     other_way_round=True,
@@ -204,22 +204,22 @@ _ACCURACY = _Wording(
 
 
 def _judged(
-    check: Check, what: str, estimate: Estimate, limit: float, wording: _Wording = _PLAIN
+    check: Check, says: str, estimate: Estimate, limit: float, wording: _Wording = _PLAIN
 ) -> Check:
     check = replace(check, value=wording.own(estimate.value))
     figure = wording.shown(estimate.value)
     if estimate.low is None or estimate.high is None:
-        sentence = f"{what} is {figure}, without an interval: too few samples to judge it."
+        sentence = f"{says.replace('{figure}', figure)}: too few samples for an interval."
         return _with(check, "inconclusive", sentence, (), "Measure on more samples.")
     figure += f" (95% interval {wording.interval(estimate.low, estimate.high)})"
-    said = wording.shown(limit)
+    said, limit_said = says.replace("{figure}", figure), wording.shown(limit)
     if estimate.low > limit:
-        return _with(check, "fail", f"{what} is {figure}, {wording.beyond} {said}.", ())
+        return _with(check, "fail", f"{said}, {wording.beyond} {limit_said}.", ())
     as_good_as_can_be = estimate.value == limit == 0  # no number of samples would do
     if estimate.high > EXCESS * limit and not as_good_as_can_be:
-        sentence = f"{what} is {figure}: whether it is {wording.beyond} {said} is open."
+        sentence = f"{said}: whether it is {wording.beyond} {limit_said} is open."
         return _with(check, "inconclusive", sentence, (), "Measure on more samples.")
-    return _with(check, "pass", f"{what} is {figure}.", ())
+    return _with(check, "pass", f"{said}.", ())
 
 
 def _no_figure(check: Check) -> Check:
