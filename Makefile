@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test lint types imports check bench clean
 
-demo: $(VENV)/.installed  ## inspect a checkpoint, measure a sample model, recalibrate another
+demo: $(VENV)/.installed  ## inspect a checkpoint, measure one, recalibrate one, run the gate
 	$(BIN)/bnaudit inspect sample_models/lagging_ema.pt --against sample_models/healthy.pt
 	$(BIN)/bnaudit measure sample_models/small_batch.pt --config sample_models/bnaudit.toml
 	$(BIN)/bnaudit recalibrate sample_models/lagging_ema.pt --config sample_models/bnaudit.toml \
 		--data-arg split=train --verify npz:sample_models/digits.npz --verify-arg split=test \
 		-o bnaudit-results/lagging_ema.recalibrated.pt --overwrite
+	$(BIN)/bnaudit gate sample_models/healthy.pt --config sample_models/bnaudit.toml
 
 test: $(VENV)/.installed-dev  ## the tests that need a minute or two and no GPU
 	$(BIN)/python -m pytest -n auto

@@ -1,8 +1,9 @@
 """bnaudit: diagnoses and repairs the statistics of BatchNorm layers.
 
 The Python API is the verbs: `bnaudit.measure(model, data)`, `bnaudit.recalibrate(model, data)`,
-`bnaudit.inspect(path)`, `bnaudit.compare(before, after)`. They are imported when first used, so
-that `import bnaudit` and `bnaudit --help` load nothing heavy.
+`bnaudit.inspect(path)`, `bnaudit.gate(audit)`, `bnaudit.compare(before, after)`, and for tests
+`bnaudit.testing.assert_healthy(model, data)`. They are imported when first used, so that
+`import bnaudit` and `bnaudit --help` load nothing heavy.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 from bnaudit._version import __version__
 
 if TYPE_CHECKING:
+    from bnaudit.config import GateSettings
     from bnaudit.findings.policy import Policy
-    from bnaudit.results import Audit, Changes, Finding
+    from bnaudit.results import Audit, Changes, Finding, Gate
     from bnaudit.results.inspection import Inspection
     from bnaudit.verbs.compare import compare
+    from bnaudit.verbs.gate import gate
     from bnaudit.verbs.inspect import inspect
     from bnaudit.verbs.measure import measure
     from bnaudit.verbs.recalibrate import recalibrate
@@ -25,11 +28,14 @@ __all__ = [
     "Audit",
     "Changes",
     "Finding",
+    "Gate",
+    "GateSettings",
     "Inspection",
     "Policy",
     "Recalibration",
     "__version__",
     "compare",
+    "gate",
     "inspect",
     "measure",
     "recalibrate",
@@ -39,10 +45,13 @@ _LAZY = {
     "Audit": "bnaudit.results",
     "Changes": "bnaudit.results",
     "Finding": "bnaudit.results",
+    "Gate": "bnaudit.results",
+    "GateSettings": "bnaudit.config",
     "Inspection": "bnaudit.results.inspection",
     "Policy": "bnaudit.findings.policy",
     "Recalibration": "bnaudit.verbs.recalibration",
     "compare": "bnaudit.verbs.compare",
+    "gate": "bnaudit.verbs.gate",
     "inspect": "bnaudit.verbs.inspect",
     "measure": "bnaudit.verbs.measure",
     "recalibrate": "bnaudit.verbs.recalibrate",
