@@ -56,14 +56,15 @@ def open_layers(
     counts = settings.fail_on != "nothing" and SEVERITIES.index(
         policy.graded(rule, rule.severity)
     ) <= SEVERITIES.index(settings.fail_on)
-    ignored = not ignores.selects(SHIFT_RULE) or ignores.code(SHIFT_RULE) is not None
-    if not counts or ignored or not policy.wants(rule):
+    if not (counts and policy.wants(rule) and ignores.selects(SHIFT_RULE)):
         return
     threshold = policy.limits(rule)["shift"]
     layers = [layer for layer in audit.audited if layer.output_shift is not None]
     found = beyond([layer.output_shift for layer in layers], threshold)
     pairs = zip(layers, found, strict=True)
     doubtful = [x for x, above in pairs if not above and not _ruled_out(x, threshold)]
+    if not doubtful or ignores.code(SHIFT_RULE) is not None:
+        return
     doubtful = [x for x in doubtful if ignores.layer(x.name, SHIFT_RULE) is None]
     if doubtful:
         yield Check(
@@ -72,7 +73,7 @@ def open_layers(
             title=rule.name,
             outcome="inconclusive",
             sentence=_doubt(doubtful, audit, threshold),
-            severity=rule.severity,
+            severity=policy.graded(rule, rule.severity),
             layers=tuple(layer.name for layer in doubtful),
             remedy=_more(doubtful, audit, threshold),
             limit=threshold,
