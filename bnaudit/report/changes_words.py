@@ -107,7 +107,8 @@ def _most(layers: list[LayerChange]) -> str:
         key=lambda pair: abs(pair[1].difference),
     )
     most = "most in " if len(layers) > 1 else ""
-    return f"{most}{name} ({short(change.before)} to {short(change.after)})"
+    where = f"layer {name}" if name.isdecimal() else name
+    return f"{most}{where} ({short(change.before)} to {short(change.after)})"
 
 
 def _nothing(compared: list[LayerChange], changes: Changes) -> str:

@@ -35,7 +35,7 @@ def print_gate(gate: Gate, console: Console, *, all_layers: bool = False) -> Non
             console.print(Text(f"\n{heading}: {len(checks)}", style="bold"))
         for check in checks:
             _print_check(check, console, said, all_layers=all_layers)
-    if any(check.kind == "finding" for check in gate.checks):
+    if any(check.kind == "finding" and check.outcome != "pass" for check in gate.checks):
         console.print(Text("what a code means: bnaudit explain CODE", style="dim"))
     _print_baseline(gate, console, all_layers=all_layers)
     _print_left_out(gate, console)

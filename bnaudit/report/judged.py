@@ -44,8 +44,11 @@ def _escaped(char: str) -> str:
 
 def about(gate: Gate) -> list[tuple[str, str]]:
     """What was judged, each as a word and what it was: checkpoint, model, data, baseline."""
-    rows = [("checkpoint", checkpoint(gate.subject)), ("model", gate.subject.model)]
-    rows.append(("data", data(gate.subject)))
+    side = gate.subject
+    rows = [("checkpoint", checkpoint(side) if side.checkpoint else "")]
+    if side.source not in (side.checkpoint, side.model):
+        rows.append(("measured in", side.source))
+    rows += [("model", side.model), ("data", data(side))]
     if gate.changes is not None:
         how = "the same samples" if gate.changes.paired else "other samples"
         before = gate.changes.before

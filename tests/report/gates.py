@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 from made_up import name
@@ -180,3 +181,30 @@ def many(checks: int, outcome: str = "fail") -> Gate:
         replace(FAILING, layers=(f"layer{i}",), sentence=f"layer{i} is off.") for i in range(checks)
     ]
     return Gate("fail", f"{checks} checks fail.", AFTER, tuple(each), exit_code=1)
+
+
+@functools.cache
+def measured() -> tuple[Gate, Gate]:
+    """Verdicts on a real network: with the statistics of its data, and with one layer's wrong.
+
+    Each against the first one's Audit as the baseline.
+    """
+    import torch
+    from torch import nn
+    from torch.utils.data import TensorDataset
+
+    import bnaudit
+    from bnaudit.verbs.gate import gate
+
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        *(nn.Linear(6, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 12), nn.BatchNorm1d(12)),
+        *(nn.ReLU(), nn.Linear(12, 3)),
+    )
+    x = torch.randn(600, 6)
+    data = TensorDataset(x, model.eval()(x).argmax(1))
+    bnaudit.recalibrate(model, data, force=True)
+    before = bnaudit.measure(model, data)
+    model[4].running_var.mul_(4.0)
+    after = bnaudit.measure(model, data)
+    return gate(before, baseline=before), gate(after, baseline=before)
