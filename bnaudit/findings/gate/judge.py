@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from bnaudit.config import GateSettings
 from bnaudit.findings.gate.counted import Counted, counted
 from bnaudit.findings.gate.ignores import Ignores
-from bnaudit.findings.gate.limits import SHIFT_RULE, limits, open_layers
+from bnaudit.findings.gate.limits import LIMITS, SHIFT_RULE, limits, open_layers
 from bnaudit.findings.gate.regressions import regressions, worse_layers
 from bnaudit.findings.phrases import plural, some_of
 from bnaudit.findings.policy import DEFAULT, Policy
@@ -41,7 +42,8 @@ def judge_gate(
     if not audit.audited:
         found = counted(audit.findings, settings, ignores, changes)
         checks = (_nothing(audit), *found.checks)
-        return _gate(checks, found, settings, subject, changes, ignores, audit)
+        verdict = _gate(checks, found, settings, subject, changes, ignores, audit)
+        return replace(verdict, notes=(*verdict.notes, *_not_judged(settings)))
     others: list[Check] = []
     if changes is None:
         found = counted(audit.findings, settings, ignores)
@@ -79,7 +81,8 @@ def not_finite(
     )
     ignores = Ignores(settings, ())
     found = counted(findings, settings, ignores)
-    return _gate((check, *found.checks), found, settings, subject, None, ignores)
+    verdict = _gate((check, *found.checks), found, settings, subject, None, ignores)
+    return replace(verdict, unused_ignores=())  # nothing was measured that they could be needed for
 
 
 def _gate(
@@ -111,6 +114,12 @@ def _gate(
 def _nothing(audit: Audit) -> Check:
     sentence = audit.verdict.sentence if audit.verdict else "Nothing to audit."
     return Check("measurement", "layers", "layers to measure", "pass", sentence)
+
+
+def _not_judged(settings: GateSettings) -> Iterator[str]:
+    names = [name for name in LIMITS if getattr(settings, name) is not None]
+    if names:
+        yield f"without layers to measure, limits are not judged: {', '.join(names)}"
 
 
 def _no_finding(settings: GateSettings, found: Counted, changes: Changes | None) -> Check:

@@ -22,7 +22,19 @@ from bnaudit.results import SEVERITIES, Audit, Check, Estimate, LayerAudit, Outc
 EXCESS = 1.5
 """Times the limit: what has to be ruled out for a figure near its limit to pass."""
 
+LIMITS = (
+    "max_layer_esm",
+    "max_total_esm",
+    "max_disagreement",
+    "min_accuracy",
+    "max_cross_entropy",
+)
+"""The settings that are limits."""
+
 SHIFT_RULE = "BN101"
+
+MOST_SAMPLES = 10_000_000
+"""A number of samples beyond which nobody would ask for them."""
 
 
 def limits(audit: Audit, settings: GateSettings, ignores: Ignores) -> Iterator[Check]:
@@ -155,8 +167,11 @@ def _loss(audit: Audit, limit: float) -> Check:
     title = f"{_PLAIN.title} {number(limit)} nats"
     check = Check("limit", "max_cross_entropy", title, "pass", "", limit=limit)
     score = audit.network.deployed if audit.network is not None else None
-    if score is None or score.loss is None:
+    if score is None:
         return _no_figure(check)
+    if score.loss is None:
+        sentence = f"The mean cross-entropy on {score.samples:,} samples is not finite."
+        return _with(check, "fail", sentence, (), "Look for outputs that overflow.")
     error = score.loss_standard_error
     low, high = (None, None) if error is None else (score.loss - 2 * error, score.loss + 2 * error)
     low = None if low is None else max(0.0, low)
@@ -263,6 +278,8 @@ def _more(layers: Sequence[LayerAudit], audit: Audit, limit: float) -> str:
     if any(_shift(layer).standard_error is None for layer in layers):
         return "Measure on more samples: at least 8, better 160 or more (8 groups of 20)."
     needed = max(_needed(_shift(layer), samples, limit) for layer in layers)
+    if needed > MOST_SAMPLES:
+        return "Choose another limit: a figure lies at this one, which no number of samples tells."
     available = audit.data.available if audit.data else None
     if available is not None and needed > available:
         return f"Measure on more samples: about {needed:,}, more than the {available:,} there are."
