@@ -17,6 +17,8 @@ from bnaudit.cli.explain import EPILOG as EXPLAIN_EPILOG
 from bnaudit.cli.explain import explain
 from bnaudit.cli.gate import EPILOG as GATE_EPILOG
 from bnaudit.cli.gate import gate
+from bnaudit.cli.init import EPILOG as INIT_EPILOG
+from bnaudit.cli.init import init
 from bnaudit.cli.inspect import EPILOG as INSPECT_EPILOG
 from bnaudit.cli.inspect import inspect
 from bnaudit.cli.measure import EPILOG as MEASURE_EPILOG
@@ -48,6 +50,7 @@ app = typer.Typer(
         "bnaudit restore ckpt.recalibrated.pth"
     ),
 )
+app.command(cls=Command, epilog=INIT_EPILOG)(init)
 app.command(cls=Command, epilog=INSPECT_EPILOG)(inspect)
 app.command(cls=Command, epilog=MEASURE_EPILOG)(measure)
 app.command(cls=Command, epilog=RECALIBRATE_EPILOG)(recalibrate)

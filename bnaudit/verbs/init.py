@@ -1,0 +1,199 @@
+"""A first configuration file for a checkpoint: what can be told is told, the rest is named."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bnaudit.atomic import replacing
+from bnaudit.checkpoints.contents import Contents, read_contents
+from bnaudit.checkpoints.formats import detect_format
+from bnaudit.checkpoints.messages import listed, one_line
+from bnaudit.checkpoints.opening import opened
+from bnaudit.checkpoints.stored_state import state_of_contents
+from bnaudit.config import DEFAULT_FILE, read_config, resolve
+from bnaudit.errors import InputError
+from bnaudit.findings.shifted import SHIFT_THRESHOLD
+from bnaudit.report.starter import Spec, Starter, starter_text
+from bnaudit.verbs.bars import Bar, no_bar
+from bnaudit.verbs.init_data import data_found, data_given, transform_for
+from bnaudit.verbs.init_model import model_found, model_given, model_in_file
+from bnaudit.verbs.init_paths import Chosen, relative_to
+from bnaudit.verbs.measure import DEFAULT_BATCH_SIZE, DEFAULT_SAMPLES
+from bnaudit.verbs.try_settings import why_not
+
+SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".bin", ".safetensors", ".tar")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a user says beforehand; the rest is looked for."""
+
+    model: str | None = None
+    model_arg: Mapping[str, object] | None = None
+    key: str | None = None
+    data: str | None = None
+    data_arg: Mapping[str, object] | None = None
+    transform: str | None = None
+
+
+@dataclass(frozen=True)
+class Initialised:
+    """What was written, and what a user should know of it.
+
+    `found`, `missing`: (what, in words). `tried`: whether a measurement of a few samples worked.
+    `options`: what has to be said on the command line, beside the file.
+    """
+
+    path: Path
+    found: tuple[tuple[str, str], ...]
+    missing: tuple[tuple[str, str], ...]
+    tried: bool
+    options: tuple[str, ...]
+
+
+def init(
+    checkpoint: Path | None = None,
+    wanted: Wanted | None = None,
+    *,
+    output: Path | None = None,
+    force: bool = False,
+    progress: Bar = no_bar,
+) -> Initialised:
+    """Write a commented `bnaudit.toml` for a checkpoint, as far as it can be told.
+
+    `checkpoint`: the only one in the current folder where it is None. The model is one of
+    torchvision's or timm's with the same tensors (`find_architectures`), the data what lies in the
+    current folder in a usual form. Where both are there, a few samples are measured with the
+    file as it was written. `output`: bnaudit.toml in the current folder; a file that is there is
+    only replaced with `force`.
+
+    Raises `InputError`: no checkpoint or several, one that cannot be read, a model or data that
+    were named and cannot be used, a file that is there already or cannot be written. Then nothing
+    is written.
+    """
+    wanted = wanted or Wanted()
+    here, output = Path(), output or Path(DEFAULT_FILE)
+    _check_output(output, force=force)
+    path = checkpoint or only_checkpoint(here)
+    contents = read_contents(path, key=wanted.key)
+    folder = output.parent
+    model = _model(contents, wanted, folder, progress)
+    data, training, opened_as = _data(wanted, here, folder)
+    transform, proposed = transform_for(
+        wanted.transform, model.setting, opened_as, contents.path, folder
+    )
+    starter = Starter(
+        checkpoint=relative_to(path, folder),
+        about=(f"{_facts(contents)}.", *_other_places(contents)),
+        key=contents.key if wanted.key is not None or contents.others else None,
+        model=model.setting,
+        needs_model=not contents.modules,
+        data=data.setting,
+        train_data=training,
+        transform=transform.setting,
+        proposed_transform=proposed,
+        threshold=SHIFT_THRESHOLD,
+        samples=DEFAULT_SAMPLES,
+        batch_size=DEFAULT_BATCH_SIZE,
+    )
+    _write(output, starter_text(starter))
+    parts = (("model", model), ("data", data), ("transform", transform))
+    missing = [(name, part.missing) for name, part in parts if part.missing]
+    found = [(name, part.found) for name, part in parts if part.found]
+    options = ("--trust-pickle",) if contents.modules else ()
+    tried = False
+    if not missing and not options:
+        reason = why_not(resolve({}, read_config(output)))
+        tried = reason is None
+        if reason is not None:
+            missing.append(("trial", f"it does not work yet: {reason}"))
+    return Initialised(
+        path=output,
+        found=(("checkpoint", f"{path}: {_facts(contents)}"), *found),
+        missing=tuple(missing),
+        tried=tried,
+        options=options,
+    )
+
+
+def only_checkpoint(folder: Path) -> Path:
+    """The one checkpoint file in a folder. Raises `InputError` for none, and for several."""
+    files = sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
+    )
+    if len(files) > 1:
+        files = [path for path in files if _is_checkpoint(path)] or files
+    if not files:
+        raise InputError(
+            f"no checkpoint: no file in this folder ends in {', '.join(SUFFIXES)}; name it"
+        )
+    if len(files) > 1:
+        names = listed((path.name for path in files), 8)
+        raise InputError(
+            f"which checkpoint? there are {len(files)} in this folder: {names}; name one, as "
+            f"bnaudit init {one_line(files[0].name)}"
+        )
+    return files[0]
+
+
+def _is_checkpoint(path: Path) -> bool:
+    try:
+        with opened(path) as file:
+            detect_format(path, file)
+    except InputError:
+        return False
+    return True
+
+
+def _model(contents: Contents, wanted: Wanted, folder: Path, progress: Bar) -> Chosen:
+    if wanted.model is not None:
+        return model_given(contents, wanted.model, wanted.model_arg or {}, folder)
+    if wanted.model_arg:
+        raise InputError(
+            f"--model-arg {next(iter(wanted.model_arg))}: of which model? give --model"
+        )
+    return model_in_file(contents) if contents.modules else model_found(contents, progress)
+
+
+def _data(wanted: Wanted, here: Path, folder: Path) -> tuple[Chosen, Spec, str | None]:
+    if wanted.data is not None:
+        return (*data_given(wanted.data, wanted.data_arg or {}, here, folder), wanted.data)
+    if wanted.data_arg:
+        raise InputError(f"--data-arg {next(iter(wanted.data_arg))}: of which data? give --data")
+    return data_found(here, folder)
+
+
+def _facts(contents: Contents) -> str:
+    layers = len(state_of_contents(contents).layers)
+    where = f" under {contents.key}" if contents.key else ""
+    norms = f"{layers} BatchNorm layer{'s' * (layers != 1)}" if layers else "no BatchNorm layers"
+    return f"{len(contents.tensors)} tensors{where}, {norms}"
+
+
+def _other_places(contents: Contents) -> tuple[str, ...]:
+    others = listed(contents.others)
+    return (f"Other weights in the file: {others}.",) if others else ()
+
+
+def _check_output(output: Path, *, force: bool) -> None:
+    if output.is_dir():
+        raise InputError(f"{output} is a folder: name a file, as -o {output / DEFAULT_FILE}")
+    if os.path.lexists(output) and not force:
+        raise InputError(
+            f"{output} is there already: --force replaces it, -o FILE writes another one"
+        )
+    if not output.parent.is_dir():
+        raise InputError(f"{output}: there is no folder {output.parent}; make it first")
+
+
+def _write(output: Path, text: str) -> None:
+    try:
+        with replacing(output) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written: {error}") from error
