@@ -31,7 +31,8 @@ HEADERS = """\
 SIGNS: dict[Outcome, str] = {"pass": "✅", "fail": "❌", "inconclusive": "❔"}
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|~$!])")
-_CODE = re.compile(r"[`|]")
+_NO_CODE_SPAN = re.compile(r"[`|]|^ | $")
+"""What a code span would end at, be cut into two cells at, or lose."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def code(name: str) -> str:
     line = printable(name) or " "
     if len(line) > MOST:
         line = line[: MOST - 1] + "…"
-    if not _CODE.search(line):
+    if not _NO_CODE_SPAN.search(line):
         return f"`{line}`"
     return f"<code>{_SPECIAL.sub(_reference, html.escape(line, quote=False))}</code>"
 
