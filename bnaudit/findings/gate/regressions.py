@@ -124,6 +124,12 @@ def _inconclusive(check: Check, hidden: Sequence[_Judged], changes: Changes) -> 
     )
 
 
+_NO_NOISE = (
+    "Where an older version wrote the baseline, which kept less, write it anew with "
+    "--write-baseline; else measure both on more samples."
+)
+
+
 def _more(changes: Changes) -> str:
     if changes.paired:
         return "Measure both on more samples."
@@ -157,6 +163,9 @@ def _of_network(figure: _Figure, judged: _Judged, changes: Changes) -> Check:
     if judged.worse:
         sentence = f"The {figure.title} got worse: {what}, where {tolerated}."
         return replace(check, outcome="fail", sentence=sentence)
+    if judged.noise is None:
+        sentence = f"The {figure.title} went {what}: how noisy that is is not known."
+        return replace(check, outcome="inconclusive", sentence=sentence, remedy=_NO_NOISE)
     if judged.open:
         sentence = (
             f"The {figure.title} went {what}: too noisy to tell whether it got worse by more than "
