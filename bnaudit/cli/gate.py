@@ -129,8 +129,8 @@ def gate(
         Path | None,
         option(
             metavar="CHECKPOINT",
-            help="Measure this one first, on the same samples, and compare with it: the strongest "
-            "form.",
+            help="Measure this one first, on the same samples, and compare with it, not with "
+            "--baseline: the strongest form.",
             panel=AGAINST,
         ),
     ] = None,
