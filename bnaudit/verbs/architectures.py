@@ -60,12 +60,10 @@ def find_architectures(found: Shapes, *, file: str = "", progress: Bar = no_bar)
             search.look_at(families[family], f"looking at timm's {family}")
         if any(one.difference.exact for one in search.compared()):
             break
-    compared = search.compared()
-    exact = sorted(
-        (one for one in compared if one.difference.exact), key=lambda one: _plainness(one, file)
-    )
+    compared = sorted(search.compared(), key=lambda one: _plainness(one, file))
+    exact = tuple(one for one in compared if one.difference.exact)
     nearest = min(compared, key=lambda one: one.difference.size, default=None)
-    return Architectures(tuple(exact), None if exact else nearest)
+    return Architectures(exact, None if exact else nearest)
 
 
 def _plainness(one: Fit, file: str) -> tuple[int, bool, int, int, str]:
