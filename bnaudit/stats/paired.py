@@ -87,13 +87,17 @@ def mcnemar(only_before: int, only_after: int) -> float:
 
 
 def share(successes: int, n: int, level: float = 0.95) -> Proportion:
-    """A share of n ≥ 1 samples with Wilson's score interval (1927)."""
+    """A share of n ≥ 1 samples with Wilson's score interval (1927)
+
+    (p + z²/2n ± z √(p(1 − p)/n + z²/4n²)) / (1 + z²/n)
+    """
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"{successes} of {n} is no share")
-    from scipy import stats as scipy_stats
-
-    interval = scipy_stats.binomtest(successes, n).proportion_ci(level, method="wilson")
-    return Proportion(successes / n, float(interval.low), float(interval.high))
+    z, p = normal_quantile(level), successes / n
+    centre, scale = p + z * z / (2 * n), 1 + z * z / n
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    low, high = max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+    return Proportion(p, min(p, low), max(p, high))
 
 
 def samples_to_settle(only_before: int, only_after: int, n: int, max_loss: float) -> int | None:

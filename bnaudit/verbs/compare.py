@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bnaudit.errors import InputError
+from bnaudit.findings.phrases import plural
 from bnaudit.results import Audit, Changes
 
 
@@ -56,4 +57,4 @@ def _given(side: Audit | str | os.PathLike[str], name: str) -> _Given:
 def _first(audit: Audit) -> str:
     if not audit.layers:
         return "without layers"
-    return f"{len(audit.layers)} layers, the first {audit.layers[0].name}"
+    return f"{plural(len(audit.layers), 'layer')}, the first {audit.layers[0].name}"
