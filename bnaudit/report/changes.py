@@ -41,7 +41,7 @@ def print_changes(changes: Changes, console: Console, *, all_layers: bool = Fals
         console.print(network_table(changes))
     if changes.layers:
         console.print()
-        console.print(layer_table(changes, console.width, all_layers=all_layers))
+        console.print(layer_table(changes, all_layers=all_layers))
         console.print(Padding(Text(LEGEND, style="dim"), (1, 0, 0, 0)))
     _print_without_figures(changes.layers, console, all_layers=all_layers)
     _print_layers_elsewhere(changes, console, all_layers=all_layers)
@@ -86,29 +86,21 @@ def network_table(changes: Changes) -> Table:
     return table
 
 
-def layer_table(changes: Changes, width: int, *, all_layers: bool) -> Table:
-    """The layers that both sides have; a long table is shortened to what moved most.
-
-    A terminal of less than 60 columns gets no column for the interval.
-    """
+def layer_table(changes: Changes, *, all_layers: bool) -> Table:
+    """The layers that both sides have; a long table is shortened to what moved most."""
     shown, title = shortened(changes.layers, _moved, "change", all_layers=all_layers)
-    narrow = width < 60
-    headers = [header for header in HEADERS if not (narrow and header == "95% interval")]
-    table = table_of_layers(headers, title)
+    table = table_of_layers(HEADERS, title)
     table.columns[-1].justify = "left"
     for layer in shown:
-        table.add_row(*_row(layer, narrow=narrow))
+        table.add_row(*_row(layer))
     return table
 
 
-def _row(layer: LayerChange, *, narrow: bool) -> Sequence[str | Text]:
-    name = Text(printable(layer.name))
-    change = layer.output_shift
+def _row(layer: LayerChange) -> Sequence[str | Text]:
+    name, change = Text(printable(layer.name)), layer.output_shift
     if change is None:
-        return name, *["–"] * (3 if narrow else 4), ""
-    before, after, difference, interval = cells(change, SHIFT)
-    figures = [before, after, difference, *([] if narrow else [interval])]
-    return name, *figures, _mark(mark(change))
+        return name, *["–"] * 4, ""
+    return name, *cells(change, SHIFT), _mark(mark(change))
 
 
 def _mark(moved: Mark) -> Text:

@@ -101,7 +101,7 @@ def _print_baseline(gate: Gate, console: Console, *, all_layers: bool) -> None:
         if changes.network:
             console.print(network_table(changes))
         if changes.layers:
-            console.print(layer_table(changes, console.width, all_layers=True))
+            console.print(layer_table(changes, all_layers=True))
 
 
 def _print_left_out(gate: Gate, console: Console) -> None:
