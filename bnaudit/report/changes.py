@@ -76,7 +76,7 @@ def _add_side(grid: Table, word: str, side: Side) -> None:
 
 def network_table(changes: Changes) -> Table:
     """A row a figure of the whole network."""
-    table = Table(box=None, padding=(0, 0, 0, 2), pad_edge=False)
+    table = Table(box=None, padding=(0, 0, 0, 1), pad_edge=False)
     table.add_column("network", overflow="fold", min_width=12)
     for header in HEADERS:
         table.add_column(header, justify="left" if header == "" else "right", no_wrap=True)

@@ -164,6 +164,16 @@ def test_no_line_is_longer_than_the_terminal_and_no_figure_is_cut(width: int, la
             assert "…" not in out
 
 
+@pytest.mark.parametrize("size", [1e4, 3.3e5])
+def test_figures_of_a_model_that_diverged_fit(size: float) -> None:
+    changes = with_network(loss=(0.3, size), total_esm=(2.5 * size, size))
+    layer = replace(changes.layers[5], output_shift=gates.difference(0.1, size, size / 3))
+    out = printed(replace(changes, layers=(layer,)), 60)
+    assert max(map(len, out.splitlines())) <= 60
+    assert "…" not in out
+    assert len(re.findall(r"(▲ worse|▽ better) *$", out, re.M)) == 3
+
+
 def test_names_from_files_are_text_everywhere(tmp_path: Path) -> None:
     changes = gates.nasty().changes
     assert changes is not None
