@@ -69,7 +69,8 @@ def _folded(found: Sequence[_Annotation]) -> Sequence[_Annotation]:
     if len(found) <= MOST_ANNOTATIONS:
         return found
     shown, rest = found[: MOST_ANNOTATIONS - 1], found[MOST_ANNOTATIONS - 1 :]
-    said = "\n".join(f"{each.title}: {each.message.splitlines()[0]}" for each in rest)
+    firsts = [each.message.partition("\n")[0] for each in rest]
+    said = "\n".join(f"{each.title}: {line}" for each, line in zip(rest, firsts, strict=True))
     return [*shown, _Annotation(rest[0].level, f"and {len(rest)} more", said)]
 
 
@@ -92,8 +93,8 @@ def _property(said: str) -> str:
 def summary(gate: Gate, limit: int = LIMIT) -> str:
     """The report in Markdown, what fails first, in fewer than `limit` bytes of UTF-8.
 
-    What does not fit is left out by whole lines, with a note that says where it is; of the least
-    sort it is the verdict alone, whatever the limit.
+    What does not fit is left out by whole lines, with a note that says where to find it. The
+    verdict is always there: `limit` is at least `LEAST`.
     """
     parts = blocks(gate)
     whole = "\n".join(map(str, parts))

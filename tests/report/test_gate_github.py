@@ -113,6 +113,13 @@ def test_no_more_than_github_shows_and_the_last_one_names_the_rest() -> None:
     assert read(gates.many(10))[-1].message.startswith("layer9 is off.")
 
 
+def test_a_check_without_a_sentence_is_told_by_its_name() -> None:
+    empty = replace(gates.FAILING, sentence="", layers=(), remedy=None, command=None)
+    found = read(replace(gates.failing(), checks=(empty,) * 12, unused_ignores=()))
+    assert found[0] == Annotation("error", "bnaudit: BN101 estimation-shift", "")
+    assert found[-1].message.splitlines()[0] == "BN101 estimation-shift: "
+
+
 def test_a_message_has_an_end() -> None:
     assert max(len(each.message) for each in read(gates.many(2000))) <= LONGEST
 
