@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -202,24 +203,28 @@ def gate(
     given["checkpoint"] = subject if existing is None else None
 
     from bnaudit.cli import screen
+    from bnaudit.cli.gate_inputs import check_output, read_by, refuse_measuring
     from bnaudit.cli.settings import settings_from
-    from bnaudit.report.files import check_folder
     from bnaudit.report.gate import print_gate
     from bnaudit.report.gate_files import parse_reports, rendered, write_reports
 
     _check_format(output_format)
+    if existing is not None:
+        refuse_measuring(given, existing)
     messages = screen.messages()
     settings = settings_from(given, config, messages)
-    inputs = [path for path in (subject, settings.gate.baseline, config) if path is not None]
-    reports = parse_reports(settings.gate.report, inputs)
-    if settings.output is not None:
-        check_folder(settings.output)
-    accepted_as = _baseline_to_write(settings) if write_baseline else None
+    inputs = read_by(settings, existing, config)
+    accepted_as = _baseline_to_write(settings, inputs) if write_baseline else None
+    baseline_file = accepted_as or settings.gate.baseline
+    reports = parse_reports(
+        settings.gate.report, inputs if baseline_file is None else [*inputs, baseline_file]
+    )
+    whole = settings.output is not None and check_output(settings.output, existing, baseline_file)
     verdict, audit = _judged(settings, existing, messages, accept=write_baseline)
 
     written = []
     if settings.output is not None:
-        written = _write(verdict, audit, settings)
+        written = _write(verdict, audit if whole else None, settings)
     written += write_reports(verdict, reports)
     if output_format != "terminal":
         typer.echo(rendered(verdict, output_format), nl=False)
@@ -297,12 +302,12 @@ def _loading(messages: Console, what: str) -> AbstractContextManager[object]:
     return messages.status(what) if messages.is_terminal else screen.quiet()
 
 
-def _baseline_to_write(settings: Settings) -> Path:
+def _baseline_to_write(settings: Settings, inputs: Sequence[Path]) -> Path:
     """Where today's state goes. Fails before the work where it cannot go there."""
     from bnaudit.report.baseline import check_baseline
 
     path = settings.gate.baseline or DEFAULT_BASELINE
-    check_baseline(path)
+    check_baseline(path, inputs)
     return path
 
 

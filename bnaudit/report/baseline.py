@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from bnaudit.atomic import replacing
 from bnaudit.errors import InputError
+from bnaudit.regular_files import regular_file
 from bnaudit.report.files import check_folder
 from bnaudit.results import Audit
 
 OPTION = "--baseline"
 
+_START = 64
+"""Bytes of a document, in which its schema stands."""
 
-def check_baseline(path: Path) -> None:
-    """Fail before the work where a baseline could not be written. Raises `InputError`."""
+
+def check_baseline(path: Path, inputs: Sequence[Path] = ()) -> None:
+    """Fail before the work where a baseline could not be written. Raises `InputError`.
+
+    Only a baseline is replaced by one: neither `inputs`, which are read, nor any other file.
+    """
     if path.is_dir():
         raise InputError(f"{OPTION} {path}: is a folder; name the file to write, such as main.json")
+    if path.resolve() in [read.resolve() for read in inputs]:
+        raise InputError(f"{OPTION} {path}: is read by this run; name another file to write")
+    if path.exists() and not _ours(path):
+        raise InputError(f"{OPTION} {path}: is another file, no Audit; name another one to write")
     check_folder(path.parent, OPTION)
+
+
+def _ours(path: Path) -> bool:
+    """Whether it begins as our documents do, whole or damaged, of this or another version."""
+    try:
+        with regular_file(path) as file:
+            start = file.read(_START)
+    except OSError as error:
+        raise InputError(f"{OPTION} {path}: cannot be read: {error.strerror or error}") from error
+    return not start or (start.lstrip().startswith(b"{") and b'"schema"' in start)
 
 
 def write_baseline(audit: Audit, path: Path) -> None:
