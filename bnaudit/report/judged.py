@@ -52,8 +52,9 @@ def about(gate: Gate) -> list[tuple[str, str]]:
     if gate.changes is not None:
         how = "the same samples" if gate.changes.paired else "other samples"
         before = gate.changes.before
-        of = f": {checkpoint(before)}" if before.checkpoint else ""
-        rows.append(("baseline", f"{before.source}{of}; {how}"))
+        of = checkpoint(before)
+        source = "" if before.source in (before.checkpoint, of) else f"{before.source}: "
+        rows.append(("baseline", f"{source}{of}; {how}"))
     return [(word, printable(text)) for word, text in rows if text]
 
 

@@ -90,13 +90,19 @@ def _layers(names: Sequence[str]) -> str:
 
 def _remedies(checks: Sequence[Check]) -> Block:
     """What to do, each remedy and each command once."""
-    lines: dict[str, None] = {}
-    for check in checks:
-        what = f"- **{code(check.name)}**: {text(check.remedy)}" if check.remedy else ""
-        command = f"\n{_fenced(check.command)}" if check.command else ""
-        if what or command:
-            lines.setdefault((what or f"- **{code(check.name)}**") + command)
-    return _folded("What to do", list(lines))
+    distinct = dict.fromkeys((check.name, check.remedy, check.command) for check in checks)
+    lines: list[str] = []
+    first: dict[str, str] = {}
+    for name, remedy, command in distinct:
+        line = f"- **{code(name)}**: {text(remedy or '')}"
+        if command is not None and command in first:
+            line += f" (the command of {code(first[command])})"
+        elif command is not None:
+            first[command] = name
+            line += f"\n{_fenced(command)}"
+        if remedy is not None or command is not None:
+            lines.append(line)
+    return _folded("What to do", lines)
 
 
 def _against(gate: Gate, changes: Changes) -> list[Block]:

@@ -146,9 +146,10 @@ def test_failing_checks_are_the_first_table() -> None:
 
 
 def test_remedies_and_commands_are_folded_and_given_once() -> None:
-    gate = replace(gates.failing(), checks=(gates.FAILING, gates.FAILING))
-    said = markdown(gate)
+    other = replace(gates.FAILING, name="BN201", remedy="Recalibrate too.")
+    said = markdown(replace(gates.failing(), checks=(gates.FAILING, gates.FAILING, other)))
     assert said.count(str(gates.FAILING.remedy)) == 1
+    assert "Recalibrate too. (the command of `BN101`)" in said
     (fence,) = [token for token in PARSER.parse(said) if token.type == "fence"]
     assert fence.content == f"{gates.FAILING.command}\n"
 

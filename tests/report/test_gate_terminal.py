@@ -52,6 +52,12 @@ def test_an_audit_that_was_read_is_named_beside_its_checkpoint() -> None:
     assert "measured in" not in words(printed(gates.passing()))
 
 
+def test_a_base_checkpoint_is_named_once() -> None:
+    base = replace(gates.BEFORE, source="main.pt")
+    gate = replace(gates.failing(), changes=replace(gates.changes(), before=base))
+    assert "baseline main.pt (sha256 abababababab); the same samples" in words(printed(gate))
+
+
 def test_what_fails_comes_before_what_could_not_be_told_and_that_before_the_rest() -> None:
     said = printed(gates.failing())
     order = [
