@@ -63,7 +63,7 @@ def opened(found: FoundData) -> DataTarget | None:
     """The data, where they can be opened; None where they cannot."""
     try:
         return open_data(found.spec, found.args, None)
-    except (InputError, OSError):
+    except (InputError, OSError, RuntimeError):  # the latter for a folder called ~name
         return None
 
 

@@ -18,7 +18,7 @@ from bnaudit.errors import InputError
 from bnaudit.findings.shifted import SHIFT_THRESHOLD
 from bnaudit.report.starter import Spec, Starter, starter_text
 from bnaudit.verbs.bars import Bar, no_bar
-from bnaudit.verbs.init_data import data_found, data_given, transform_for
+from bnaudit.verbs.init_data import check_transform, data_found, data_given, transform_for
 from bnaudit.verbs.init_model import model_found, model_given, model_in_file
 from bnaudit.verbs.init_paths import Chosen, relative_to
 from bnaudit.verbs.measure import DEFAULT_BATCH_SIZE, DEFAULT_SAMPLES
@@ -80,8 +80,9 @@ def init(
     path = checkpoint or only_checkpoint(here)
     contents = read_contents(path, key=wanted.key)
     folder = output.parent
-    model = _model(contents, wanted, folder, progress)
+    check_transform(wanted.transform)
     data, training, opened_as = _data(wanted, here, folder)
+    model = _model(contents, wanted, folder, progress)
     transform, proposed = transform_for(
         wanted.transform, model.setting, opened_as, contents.path, folder
     )

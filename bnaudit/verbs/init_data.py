@@ -58,16 +58,20 @@ def data_given(
     return chosen, _training(training, folder)
 
 
+def check_transform(given: str | None) -> None:
+    """Raises `InputError` for a transform that is none."""
+    build_transform(given)
+
+
 def transform_for(
     given: str | None, model: Spec, data: str | None, checkpoint: Path, folder: Path
 ) -> tuple[Chosen, str | None]:
     """How images are prepared, and what to propose where that is not known.
 
     Known is the preprocessing of weights that torchvision publishes, by the name of their file.
-    `data`: the spec, as it can be opened here. Raises `InputError` for a given one that is none.
+    `given`: checked. `data`: the spec, as it can be opened here.
     """
     if given is not None:
-        build_transform(given)
         return Chosen(Spec(relative_spec(given, folder)), given), None
     if model.spec is not None and not model.args:
         known = transform_of_file(model.spec, checkpoint)

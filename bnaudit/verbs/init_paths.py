@@ -26,21 +26,28 @@ class Chosen:
 
 
 def relative_to(path: Path, folder: Path) -> str:
-    """The path from `folder`, with slashes; absolute where no relative one exists."""
-    path = path.expanduser()
+    """The path from `folder`, with slashes; absolute where a relative one would not do."""
     full = Path(os.path.realpath(path.parent), path.name)
     try:
         text = Path(os.path.relpath(full, os.path.realpath(folder))).as_posix()
     except ValueError:  # another drive
         return full.as_posix()
-    return f"./{text}" if text.startswith("~") else text
+    return full.as_posix() if text.startswith("~") else text
 
 
 def relative_spec(spec: str, folder: Path) -> str:
     """The spec of a model, data or a transform, with a path in it from `folder`."""
     scheme, colon, rest = spec.partition(":")
     if colon and scheme in SCHEMES and scheme not in NAMED:
-        return f"{scheme}:{relative_to(Path(rest), folder)}"
+        return f"{scheme}:{relative_to(_expanded(rest), folder)}"
     if scheme.endswith(".py"):
-        return f"{relative_to(Path(scheme), folder)}{colon}{rest}"
+        return f"{relative_to(_expanded(scheme), folder)}{colon}{rest}"
     return spec
+
+
+def _expanded(text: str) -> Path:
+    """With the home folder for `~`, as a spec is read; a name without a home stays as it is."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
