@@ -40,3 +40,11 @@ def is_folder(path: Path) -> bool:
         return path.is_dir()
     except OSError:  # no permission on the way, or too long a name
         return False
+
+
+def real_place(path: Path) -> Path:
+    """Where a path leads, links followed; of links in a circle as far as that goes.
+
+    `Path.resolve` raises for those, which nobody expects of a comparison of two paths.
+    """
+    return Path(os.path.realpath(path))

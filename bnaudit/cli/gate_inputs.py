@@ -8,6 +8,7 @@ from typing import Any
 
 from bnaudit.config import SCHEMES, Settings, find_config
 from bnaudit.errors import InputError
+from bnaudit.regular_files import real_place
 
 _WITH_PATHS = SCHEMES[2:]
 """Schemes of data, whose rest is a path."""
@@ -55,15 +56,15 @@ def check_output(folder: Path, existing: Path | None, baseline: Path | None) -> 
     from bnaudit.report.files import AUDIT, check_folder
 
     check_folder(folder)
-    place = (folder / AUDIT).resolve()
+    place = real_place(folder / AUDIT)
     against = _audit_file(baseline)
-    if against is not None and against.resolve() == place:
+    if against is not None and real_place(against) == place:
         raise InputError(
             f"--output {folder}: its {AUDIT} is the baseline, which the new Audit would replace; "
             "give another folder"
         )
     own = _audit_file(existing)
-    return own is None or own.resolve() != place
+    return own is None or real_place(own) != place
 
 
 def _audit_file(path: Path | None) -> Path | None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from bnaudit.config.lines import Place, dotted, lines_of
@@ -20,6 +18,7 @@ from bnaudit.text_files import UnreadableError, read_text
 
 DEFAULT_FILE = "bnaudit.toml"
 PYPROJECT = "pyproject.toml"
+TABLE = ("tool", "bnaudit")
 
 LARGEST = 2**20
 """Bytes of a configuration file. Pages of settings are a hundredth of it."""
@@ -27,40 +26,22 @@ LARGEST = 2**20
 DEEPEST = 16
 """Tables in tables; the settings need four."""
 
-_NO_PLACE: Place = ()
-
 
 @dataclass(frozen=True)
 class ConfigFile:
     """A configuration file as read: where it is, and its values with paths made absolute.
 
-    `text`: its content, and `top` the table in it that holds the settings, for the lines.
+    `lines`: on which line each setting stands, from 1, as far as that is known.
     """
 
     path: Path
     values: dict[str, Any]
-    text: str = ""
-    top: Place = _NO_PLACE
-
-    def line(self, place: Place) -> int | None:
-        """The line of a setting, from 1; None where that is not known."""
-        return self._lines.get(place)
+    lines: Mapping[Place, int] = field(default_factory=dict)
 
     def where(self, place: Place) -> str:
         """`bnaudit.toml:7`, or the file alone where the line is not known."""
-        line = self.line(place)
+        line = self.lines.get(place)
         return str(self.path) if line is None else f"{self.path}:{line}"
-
-    @cached_property
-    def _lines(self) -> Mapping[Place, int]:
-        start = len(self.top)
-        return MappingProxyType(
-            {
-                known_as(place[start:]): line
-                for place, line in lines_of(self.text).items()
-                if place[:start] == self.top and place[start:]
-            }
-        )
 
 
 def find_config(folder: Path) -> Path | None:
@@ -68,33 +49,33 @@ def find_config(folder: Path) -> Path | None:
     if (folder / DEFAULT_FILE).is_file():
         return folder / DEFAULT_FILE
     pyproject = folder / PYPROJECT
-    if (
-        pyproject.is_file()
-        and _tool_table(pyproject, _parsed(pyproject, _read(pyproject))) is not None
-    ):
-        return pyproject
-    return None
+    if not pyproject.is_file():
+        return None
+    return None if _tool_table(pyproject, _read(pyproject)[0]) is None else pyproject
 
 
 def read_config(path: Path) -> ConfigFile:
     """Read a TOML file. Raises `InputError` that names the file and the line or the key."""
     if is_folder(path):
         raise InputError(f"--config {path}: is a folder, give a TOML file")
-    text = _read(path)
-    document = _parsed(path, text)
-    top = _NO_PLACE
+    document, lines = _read(path)
+    top: Place = ()
     if path.name == PYPROJECT:
         table = _tool_table(path, document)
         if table is None:
             raise InputError(f"--config {path}: has no table [tool.bnaudit]; add one")
-        document, top = table, ("tool", "bnaudit")
-    values = _named(path, document)
-    file = ConfigFile(path, values, text, top)
+        document, top = table, TABLE
+    lines = {known_as(place[len(top) :]): lines[place] for place in lines if _below(place, top)}
+    file = ConfigFile(path, _named(path, document), lines)
     _refuse_unknown(file)
-    if "trust_pickle" in values:
+    if "trust_pickle" in file.values:
         place = file.where(("trust_pickle",))
         raise InputError(f"{place}: trust_pickle is for the command line only: --trust-pickle")
-    return ConfigFile(path, rebased(file.values, path.parent, file.where), text, top)
+    return replace(file, values=rebased(file.values, path.parent, file.where))
+
+
+def _below(place: Place, top: Place) -> bool:
+    return len(place) > len(top) and place[: len(top)] == top
 
 
 def _named(path: Path, document: dict[str, Any]) -> dict[str, Any]:
@@ -129,25 +110,21 @@ def _tool_table(path: Path, document: dict[str, Any]) -> dict[str, Any] | None:
     return table
 
 
-def _read(path: Path) -> str:
+def _read(path: Path) -> tuple[dict[str, Any], Mapping[Place, int]]:
+    """The document and the lines of its keys."""
     if not os.path.lexists(path):
         raise InputError(f"--config {path}: no such file")
     try:
-        return read_text(path, largest=LARGEST)
-    except UnreadableError as error:
-        raise InputError(f"{path}: cannot be read as TOML: {error}") from error
-
-
-def _parsed(path: Path, text: str) -> dict[str, Any]:
-    try:
+        text = read_text(path, largest=LARGEST)
+        lines = lines_of(text)  # first, because it refuses what tomllib would take minutes over
         document = tomllib.loads(text)
+        if _depth(document) > DEEPEST:
+            raise ValueError(f"nested more than {DEEPEST} deep")
     except RecursionError as error:
         raise InputError(f"{path}: cannot be read as TOML: nested too deeply") from error
-    except ValueError as error:  # also for a number of more digits than Python reads
+    except (UnreadableError, ValueError) as error:  # also a number of too many digits
         raise InputError(f"{path}: cannot be read as TOML: {error}") from error
-    if _depth(document) > DEEPEST:
-        raise InputError(f"{path}: cannot be read as TOML: nested more than {DEEPEST} deep")
-    return document
+    return document, lines
 
 
 def _depth(document: object) -> int:

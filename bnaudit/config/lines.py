@@ -8,6 +8,9 @@ from collections.abc import Iterator, Mapping
 Place = tuple[str | int, ...]
 """The way to a value from the top: keys of tables, indices of lists."""
 
+MOST_PARTS = 16
+"""Of a key with dots. tomllib takes minutes over one of a hundred thousand."""
+
 _SPACE = re.compile(r"(?:[ \t\n]|#[^\n]*)*")
 _BLANK = re.compile(r"[ \t]*")
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -32,9 +35,11 @@ def dotted(place: Place) -> str:
 
 
 def lines_of(text: str) -> Mapping[Place, int]:
-    """The line of each key, table and list item, from 1, of a text that tomllib has accepted.
+    """The line of each key, table and list item, from 1.
 
     Where something in it is not understood, what follows has no line: none rather than a wrong one.
+    Raises `ValueError` for a key of more than `MOST_PARTS` parts, whether tomllib would take it or
+    not.
     """
     lines: dict[Place, int] = {}
     scanner = _Scanner(text.replace("\r\n", "\n"))
@@ -124,6 +129,8 @@ class _Scanner:
                 parts.append(literal[1])
             else:
                 raise _NotUnderstoodError
+            if len(parts) > MOST_PARTS:
+                raise ValueError(f"a key of more than {MOST_PARTS} parts (at line {self._line})")
             self._skip(_BLANK)
             if self._text.startswith(end, self._at):
                 return tuple(parts)

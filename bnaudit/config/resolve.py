@@ -40,7 +40,7 @@ def _told(
     place, first = places[0], errors[0]
     more = len(set(places)) - 1
     others = f" (and {more} more wrong value{'s' if more > 1 else ''})" if more else ""
-    if file is None or _value_at(given, place) is not _NOTHING:
+    if file is None or _value_at(given, place) is _value_at(values, place):
         where = _option(place)
     else:
         where = f"{file.where(place)}: key {dotted(place)!r}"
@@ -98,6 +98,8 @@ def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _merged(old: object, new: Any) -> Any:
     """`new` over `old`, key by key where both are dictionaries."""
+    if isinstance(new, dict) and old is not None and not isinstance(old, dict):
+        return old  # no table where one is due: told as such, and not hidden by an option
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return new
     return {**old, **{key: _merged(old.get(key), value) for key, value in new.items()}}

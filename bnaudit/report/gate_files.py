@@ -10,6 +10,7 @@ from pathlib import Path
 from bnaudit.atomic import replacing
 from bnaudit.config import nearest
 from bnaudit.errors import InputError
+from bnaudit.regular_files import real_place
 from bnaudit.report.github import workflow_commands
 from bnaudit.report.junit import junit
 from bnaudit.report.markdown import markdown
@@ -56,10 +57,10 @@ def parse_reports(given: Iterable[str], inputs: Sequence[Path] = ()) -> tuple[Re
     given twice, is an input, or cannot be written.
     """
     reports: list[ReportFile] = []
-    taken: dict[Path, str] = {path.resolve(): "is read by this run" for path in inputs}
+    taken: dict[Path, str] = {real_place(path): "is read by this run" for path in inputs}
     for said in given:
         report = _parsed(said)
-        place = report.path.resolve()
+        place = real_place(report.path)
         if place in taken:
             raise InputError(f"--report {said}: {report.path} {taken[place]}; give another path")
         taken[place] = "is given twice"
