@@ -42,6 +42,11 @@ def is_folder(path: Path) -> bool:
         return False
 
 
+def is_there(path: Path) -> bool:
+    """`Path.exists`, and False too for what cannot be looked at: using it tells why."""
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises then
+
+
 def real_place(path: Path) -> Path:
     """Where a path leads, links followed; of links in a circle as far as that goes.
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -232,7 +233,8 @@ def gate(
     console = screen.tables() if output_format == "terminal" else messages
     if output_format == "terminal" or messages.is_terminal:
         print_gate(verdict, console, all_layers=show_all)
-        screen.print_written(console, written)
+        for _, together in groupby(written, key=lambda path: path.parent):
+            screen.print_written(console, list(together))
     if accepted_as is not None:
         _write_baseline(audit, verdict, accepted_as, messages)
     raise typer.Exit(verdict.exit_code)
@@ -250,7 +252,9 @@ def _check_format(output_format: str) -> None:
 
 def _is_audit(subject: Path) -> bool:
     """A document or a folder of results; anything else is a checkpoint."""
-    return subject.suffix.lower() == ".json" or subject.is_dir()
+    from bnaudit.regular_files import is_folder
+
+    return subject.suffix.lower() == ".json" or is_folder(subject)
 
 
 def _judged(
@@ -262,11 +266,12 @@ def _judged(
     """
     from bnaudit.errors import InputError
     from bnaudit.report.files import read_results
-    from bnaudit.verbs.gate import judged, read_baseline
+    from bnaudit.verbs.gate import check_settings, judged, read_baseline
     from bnaudit.verbs.policy import policy_of
 
     policy = policy_of(settings)
     options = settings.gate
+    check_settings(options)
     if accept and options.base_checkpoint is not None:
         raise InputError("--write-baseline accepts today's state: leave --base-checkpoint out")
     if options.base_checkpoint is not None and existing is not None:

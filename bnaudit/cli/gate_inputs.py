@@ -8,7 +8,7 @@ from typing import Any
 
 from bnaudit.config import SCHEMES, Settings, find_config
 from bnaudit.errors import InputError
-from bnaudit.regular_files import real_place
+from bnaudit.regular_files import is_folder, real_place
 
 _WITH_PATHS = SCHEMES[2:]
 """Schemes of data, whose rest is a path."""
@@ -70,7 +70,7 @@ def check_output(folder: Path, existing: Path | None, baseline: Path | None) -> 
 def _audit_file(path: Path | None) -> Path | None:
     from bnaudit.report.files import AUDIT
 
-    return path / AUDIT if path is not None and path.is_dir() else path
+    return path / AUDIT if path is not None and is_folder(path) else path
 
 
 def _file(spec: str | None) -> Path | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bnaudit.atomic import replacing
 from bnaudit.errors import InputError
-from bnaudit.regular_files import real_place, regular_file
+from bnaudit.regular_files import is_folder, is_there, real_place, regular_file
 from bnaudit.report.files import check_folder
 from bnaudit.results import Audit
 
@@ -22,11 +22,11 @@ def check_baseline(path: Path, inputs: Sequence[Path] = ()) -> None:
 
     Only a baseline is replaced by one: neither `inputs`, which are read, nor any other file.
     """
-    if path.is_dir():
+    if is_folder(path):
         raise InputError(f"{OPTION} {path}: is a folder; name the file to write, such as main.json")
     if real_place(path) in [real_place(read) for read in inputs]:
         raise InputError(f"{OPTION} {path}: is read by this run; name another file to write")
-    if path.exists() and not _ours(path):
+    if is_there(path) and not _ours(path):
         raise InputError(f"{OPTION} {path}: is another file, no Audit; name another one to write")
     check_folder(path.parent, OPTION)
 

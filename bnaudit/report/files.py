@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bnaudit.atomic import replacing
 from bnaudit.errors import InputError
-from bnaudit.regular_files import is_folder
+from bnaudit.regular_files import is_folder, is_there
 from bnaudit.results import Audit, ChannelTable
 from bnaudit.text_files import UnreadableError, read_text
 
@@ -62,9 +62,9 @@ def _remove_outdated(folder: Path, written: list[Path]) -> None:
 def check_folder(folder: Path, option: str = "--output") -> None:
     """Fail before the work, not after it, where the results of `option` could not be written."""
     existing = folder
-    while not existing.exists() and existing != existing.parent:
+    while not is_there(existing) and existing != existing.parent:
         existing = existing.parent
-    if not existing.is_dir():
+    if not is_folder(existing):
         raise InputError(f"{option} {folder}: {existing} is a file; give a folder")
     if not os.access(existing, os.W_OK):
         raise InputError(f"{option} {folder}: {existing} is not writable; give another folder")

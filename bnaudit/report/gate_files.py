@@ -10,7 +10,7 @@ from pathlib import Path
 from bnaudit.atomic import replacing
 from bnaudit.config import nearest
 from bnaudit.errors import InputError
-from bnaudit.regular_files import real_place
+from bnaudit.regular_files import is_folder, is_there, real_place
 from bnaudit.report.github import workflow_commands
 from bnaudit.report.junit import junit
 from bnaudit.report.markdown import markdown
@@ -117,12 +117,12 @@ def _known(kind: str, *, option: str, more: Sequence[str] = ()) -> str:
 
 
 def _check_place(said: str, path: Path) -> None:
-    if path.is_dir():
+    if is_folder(path):
         raise InputError(f"--report {said}: {path} is a folder; give a file")
     folder = path.parent
-    while not folder.exists() and folder != folder.parent:
+    while not is_there(folder) and folder != folder.parent:
         folder = folder.parent
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise InputError(f"--report {said}: {folder} is a file; give a path in a folder")
     if not os.access(folder, os.W_OK):
         raise InputError(f"--report {said}: {folder} is not writable; give another path")

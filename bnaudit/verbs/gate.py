@@ -8,6 +8,7 @@ from pathlib import Path
 from bnaudit.config import GateSettings
 from bnaudit.errors import InputError
 from bnaudit.findings.changes import changes_between
+from bnaudit.findings.gate.ignores import Ignores
 from bnaudit.findings.gate.judge import judge_gate
 from bnaudit.findings.gate.reconsider import reconsider
 from bnaudit.findings.policy import DEFAULT, Policy
@@ -71,9 +72,14 @@ def _changes(
     return changes
 
 
+def check_settings(settings: GateSettings) -> None:
+    """Raises `InputError` for codes that do not exist: before anything is measured."""
+    Ignores(settings, ())
+
+
 def read_baseline(path: Path) -> Audit:
     """The Audit to compare with. Raises `InputError` that says how to make one."""
-    if not path.exists():
+    if not os.path.lexists(path):
         raise InputError(f"baseline {path}: no such file; {WRITE_ONE}")
     return read_results(path)
 
