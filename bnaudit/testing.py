@@ -21,7 +21,7 @@ from bnaudit.errors import NonFiniteError
 from bnaudit.findings.policy import DEFAULT, Policy
 from bnaudit.report.gate import print_gate
 from bnaudit.results import Audit, Gate, ModelInfo
-from bnaudit.verbs.gate import gate
+from bnaudit.verbs.gate import check_settings, gate
 from bnaudit.verbs.measure import DEFAULT_BATCH_SIZE, measure
 from bnaudit.verbs.not_finite import verdict_without_figures
 
@@ -63,6 +63,7 @@ def assert_healthy(
     """
     __tracebackhide__ = True
     settings = gate_settings(thresholds)
+    check_settings(settings)
     policy = policy.checked()
     try:
         audit = measure(
