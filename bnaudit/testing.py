@@ -21,7 +21,7 @@ from bnaudit.errors import NonFiniteError
 from bnaudit.findings.policy import DEFAULT, Policy
 from bnaudit.report.gate import print_gate
 from bnaudit.results import Audit, Gate, ModelInfo
-from bnaudit.verbs.gate import check_settings, gate
+from bnaudit.verbs.gate import baseline_of, check_settings, judged
 from bnaudit.verbs.measure import DEFAULT_BATCH_SIZE, measure
 from bnaudit.verbs.not_finite import verdict_without_figures
 
@@ -64,6 +64,7 @@ def assert_healthy(
     __tracebackhide__ = True
     settings = gate_settings(thresholds)
     check_settings(settings)
+    before = baseline_of(baseline, settings)
     policy = policy.checked()
     try:
         audit = measure(
@@ -80,7 +81,7 @@ def assert_healthy(
             attribute=attribute,
             policy=policy,
         )
-        verdict = gate(audit, baseline=baseline, settings=settings, policy=policy)
+        verdict = judged(audit, audit.model.source, before, settings, policy)
     except NonFiniteError as error:
         info = ModelInfo(type(model).__qualname__, 0, {})
         name = f"{type(data).__name__} object"
@@ -94,4 +95,4 @@ def _text(verdict: Gate) -> str:
     text = io.StringIO()
     console = Console(file=text, width=_WIDTH, highlight=False, no_color=True)
     print_gate(verdict, console, all_layers=False)
-    return text.getvalue().rstrip()
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).rstrip()

@@ -36,12 +36,12 @@ def gate(
     `baseline` that of the settings is taken. `policy`: the findings that are wanted, and their
     thresholds; those that rest on figures are concluded anew by it, on both sides.
 
-    Raises `InputError` for files that are no Audits, for a baseline of another network, and for
-    settings that name codes or layers' checks which do not exist.
+    Raises `InputError` for files that are no Audits, for a baseline of another network, for
+    settings that name codes which do not exist, and for a base checkpoint, which only the command
+    can measure.
     """
     settings = settings or GateSettings()
-    against = settings.baseline if baseline is None else baseline
-    taken = None if against is None else _taken(against)
+    taken = baseline_of(baseline, settings)
     return judged(*_taken(audit), taken, settings, policy.checked())
 
 
@@ -70,6 +70,21 @@ def _changes(
             f"it is of another network; {WRITE_ONE}"
         )
     return changes
+
+
+def baseline_of(
+    baseline: Audit | str | os.PathLike[str] | None, settings: GateSettings
+) -> tuple[Audit, str] | None:
+    """The baseline that is given, or that of the settings, and what it is called."""
+    if settings.base_checkpoint is not None:
+        raise InputError(
+            "base_checkpoint is for the command bnaudit gate: measure the earlier model on the "
+            "same data, and give its Audit as the baseline"
+        )
+    against = settings.baseline if baseline is None else baseline
+    if against is None or isinstance(against, Audit):
+        return None if against is None else _taken(against)
+    return read_baseline(Path(against)), str(against)
 
 
 def check_settings(settings: GateSettings) -> None:
