@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from bnaudit.results import Audit, Marks, NetworkAudit, Score
+from bnaudit.results import Audit, Marks, NetworkAudit
 from bnaudit.results.changes import Figure
 from bnaudit.stats.independent import Counted, Mean, mean_difference, share_difference
 from bnaudit.stats.paired import Paired, accuracy_change
@@ -41,15 +41,15 @@ def network_differences(
     old, new = before.network, after.network
     if old is None or new is None:
         return
-    if old.deployed is not None and new.deployed is not None:
+    right = _right(old), _right(new)
+    if right[0] is not None and right[1] is not None:
         marks = (old.correct, new.correct) if paired else (None, None)
-        right = _right(old.deployed), _right(new.deployed)
-        yield NetworkDifference("accuracy", _share(*right, *marks))
-        losses = _loss(old.deployed), _loss(new.deployed)
-        if losses[0] is not None and losses[1] is not None:
-            yield NetworkDifference("loss", partial(mean_difference, losses[0], losses[1]))
+        yield NetworkDifference("accuracy", _share(right[0], right[1], *marks))
+    losses = _loss(old), _loss(new)
+    if losses[0] is not None and losses[1] is not None:
+        yield NetworkDifference("loss", partial(mean_difference, losses[0], losses[1]))
     agreed = _agreed(old), _agreed(new)
-    if agreed[0] and agreed[1] and same_mini_batches(before, after):
+    if agreed[0] is not None and agreed[1] is not None and same_mini_batches(before, after):
         marks = (old.agreed, new.agreed) if paired else (None, None)
         agreement = _share(agreed[0], agreed[1], *marks)
         yield NetworkDifference("disagreement", partial(_complement, agreement))
@@ -60,12 +60,18 @@ def same_mini_batches(before: Audit, after: Audit) -> bool:
     return before.batch_statistics_size == after.batch_statistics_size
 
 
-def _right(score: Score) -> Counted:
+def _right(network: NetworkAudit) -> Counted | None:
+    score = network.deployed
+    if score is None or score.samples < 1:
+        return None
     return Counted(round(score.accuracy * score.samples), score.samples)
 
 
-def _loss(score: Score) -> Mean | None:
-    return None if score.loss is None else Mean(score.loss, score.loss_standard_error)
+def _loss(network: NetworkAudit) -> Mean | None:
+    score = network.deployed
+    if score is None or score.loss is None:
+        return None
+    return Mean(score.loss, score.loss_standard_error)
 
 
 def _agreed(network: NetworkAudit) -> Counted | None:
@@ -76,7 +82,7 @@ def _agreed(network: NetworkAudit) -> Counted | None:
 
 def _share(before: Counted, after: Counted, old: Marks | None, new: Marks | None) -> AtLevel:
     """The difference of two shares, paired where marks of the same samples are given."""
-    if old is None or new is None or old.count != new.count or old.count == 0:
+    if old is None or new is None or not old.count == new.count == before.n == after.n:
         return partial(share_difference, before, after)
     a, b = old.array(), new.array()
     only_before, only_after, both = (int(np.sum(x)) for x in (a & ~b, b & ~a, a & b))

@@ -28,7 +28,8 @@ def label_sums(logits: Tensor, labels: Tensor) -> Tensor:
     """
     loss = per_sample_loss(logits, labels)
     loss = loss if loss.device.type == "mps" else loss.double()
-    return torch.stack([top_one_right(logits, labels).sum(), loss.sum(), loss.square().sum()])
+    right = top_one_right(logits, labels).sum().to(loss.dtype)
+    return torch.stack([right, loss.sum(), loss.square().sum()])
 
 
 def top_one_right(logits: Tensor, labels: Tensor) -> Tensor:

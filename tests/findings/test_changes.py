@@ -14,7 +14,7 @@ from scipy import stats as scipy_stats
 from shifted_chains import audit_of, between, chain, figure, figures, gaussian, measured, shift
 from torch import nn
 
-from bnaudit.results import Audit, Changes, LayerAudit
+from bnaudit.results import Audit, Changes, LayerAudit, Marks
 
 NETWORK = ("total_esm", "accuracy", "loss", "disagreement")
 
@@ -143,6 +143,15 @@ def test_accuracy_without_marks_is_compared_as_of_other_samples() -> None:
     paired, apart = (figure(between(x, after), "accuracy") for x in (before, old))
     assert apart.difference == pytest.approx(paired.difference)
     assert apart.high - apart.low > paired.high - paired.low  # type: ignore[operator]
+
+
+def test_marks_that_do_not_fit_the_samples_are_not_used() -> None:
+    before, after = scored(classifier()), scored(classifier(0.8))
+    assert before.network is not None
+    wrong = replace(before.network, correct=Marks.of(np.ones(7, dtype=np.bool_)), agreed=None)
+    none = replace(before.network, correct=None, agreed=None)
+    found = [figure(between(replace(before, network=x), after), "accuracy") for x in (wrong, none)]
+    assert found[0] == found[1]
 
 
 def test_more_disagreement_is_a_rise() -> None:
