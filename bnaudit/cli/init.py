@@ -100,11 +100,22 @@ def _print(console: Console, done: Initialised) -> None:
         screen.say(console, f"found    {what:<{width}}{words}")
     for what, words in done.missing:
         screen.say(console, f"missing  {what:<{width}}{words}")
-    tried = ": eight samples were measured with it" if done.tried else ""
-    screen.say(console, f"written to {done.path}{tried}")
+    for note in done.notes:
+        screen.say(console, f"note     {note}")
+    screen.say(console, f"written to {done.path}{_trial(done)}")
     words_of_file = () if done.path == Path(DEFAULT_FILE) else ("--config", str(done.path))
     rest = shlex.join((*words_of_file, *done.options))
     first = "fill in what is missing, then:" if done.missing else "next:"
+    if done.problem is not None:
+        first = "mend that, then:"
     for verb in ("measure", "gate"):
         screen.print_command(console, first, f"bnaudit {verb} {rest}".rstrip())
         first = "for CI:"
+
+
+def _trial(done: Initialised) -> str:
+    if done.problem is not None:
+        return f"; it does not work yet: {done.problem}"
+    if done.tried == "measured":
+        return ": eight samples were measured with it"
+    return ": the weights were loaded with it" if done.tried == "loaded" else ""

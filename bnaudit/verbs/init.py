@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from bnaudit.atomic import replacing
 from bnaudit.checkpoints.contents import Contents, read_contents
@@ -13,7 +14,7 @@ from bnaudit.checkpoints.formats import detect_format
 from bnaudit.checkpoints.messages import listed, one_line
 from bnaudit.checkpoints.opening import opened
 from bnaudit.checkpoints.stored_state import state_of_contents
-from bnaudit.config import DEFAULT_FILE, read_config, resolve
+from bnaudit.config import DEFAULT_FILE, find_config, read_config, resolve
 from bnaudit.errors import InputError
 from bnaudit.findings.shifted import SHIFT_THRESHOLD
 from bnaudit.report.starter import Spec, Starter, starter_text
@@ -22,7 +23,9 @@ from bnaudit.verbs.init_data import check_transform, data_found, data_given, tra
 from bnaudit.verbs.init_model import model_found, model_given, model_in_file
 from bnaudit.verbs.init_paths import Chosen, relative_to
 from bnaudit.verbs.measure import DEFAULT_BATCH_SIZE, DEFAULT_SAMPLES
-from bnaudit.verbs.try_settings import why_not
+from bnaudit.verbs.try_settings import why_not_loaded, why_not_measured
+
+Trial = Literal["measured", "loaded"]
 
 SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".bin", ".safetensors", ".tar")
 
@@ -43,15 +46,18 @@ class Wanted:
 class Initialised:
     """What was written, and what a user should know of it.
 
-    `found`, `missing`: (what, in words). `tried`: whether a measurement of a few samples worked.
-    `options`: what has to be said on the command line, beside the file.
+    `found`, `missing`: (what, in words). `tried`: whether a few samples were measured, or nothing
+    but the weights loaded, with the file as it is; `problem`: what the trial said where it failed.
+    `options`: what has to be said on the command line, beside the file. `notes`: what else is so.
     """
 
     path: Path
     found: tuple[tuple[str, str], ...]
     missing: tuple[tuple[str, str], ...]
-    tried: bool
+    tried: Trial | None
+    problem: str | None
     options: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def init(
@@ -66,9 +72,9 @@ def init(
 
     `checkpoint`: the only one in the current folder where it is None. The model is one of
     torchvision's or timm's with the same tensors (`find_architectures`), the data what lies in the
-    current folder in a usual form. Where both are there, a few samples are measured with the
-    file as it was written. `output`: bnaudit.toml in the current folder; a file that is there is
-    only replaced with `force`.
+    current folder in a usual form. Where both are there, a few samples are measured with the file
+    as it was written; where only the model is there, the weights are loaded into it. `output`:
+    bnaudit.toml in the current folder; a file that is there is only replaced with `force`.
 
     Raises `InputError`: no checkpoint or several, one that cannot be read, a model or data that
     were named and cannot be used, a file that is there already or cannot be written. Then nothing
@@ -100,24 +106,31 @@ def init(
         samples=DEFAULT_SAMPLES,
         batch_size=DEFAULT_BATCH_SIZE,
     )
+    notes = tuple(_notes(output))
     _write(output, starter_text(starter))
     parts = (("model", model), ("data", data), ("transform", transform))
     missing = [(name, part.missing) for name, part in parts if part.missing]
     found = [(name, part.found) for name, part in parts if part.found]
-    options = ("--trust-pickle",) if contents.modules else ()
-    tried = False
-    if not missing and not options:
-        reason = why_not(resolve({}, read_config(output)))
-        tried = reason is None
-        if reason is not None:
-            missing.append(("trial", f"it does not work yet: {reason}"))
+    needs_trust = bool(contents.modules)
+    can_be_tried = model.setting.spec is not None and model.missing is None and not needs_trust
+    tried, problem = _try(output, missing) if can_be_tried else (None, None)
     return Initialised(
         path=output,
         found=(("checkpoint", f"{path}: {_facts(contents)}"), *found),
         missing=tuple(missing),
         tried=tried,
-        options=options,
+        problem=problem,
+        options=("--trust-pickle",) if needs_trust else (),
+        notes=notes,
     )
+
+
+def _try(output: Path, missing: Sequence[object]) -> tuple[Trial, str | None]:
+    """What of the settings could be tried, and what was wrong with it."""
+    settings = resolve({}, read_config(output))
+    if missing:
+        return "loaded", why_not_loaded(settings)
+    return "measured", why_not_measured(settings)
 
 
 def only_checkpoint(folder: Path) -> Path:
@@ -179,6 +192,15 @@ def _facts(contents: Contents) -> str:
 def _other_places(contents: Contents) -> tuple[str, ...]:
     others = listed(contents.others)
     return (f"Other weights in the file: {others}.",) if others else ()
+
+
+def _notes(output: Path) -> Iterator[str]:
+    try:
+        other = find_config(output.parent)
+    except InputError:  # a pyproject.toml that is none is nothing to us
+        return
+    if output.name == DEFAULT_FILE and other is not None and other.name != DEFAULT_FILE:
+        yield f"{other} has a table [tool.bnaudit], which is not read beside a {DEFAULT_FILE}"
 
 
 def _check_output(output: Path, *, force: bool) -> None:

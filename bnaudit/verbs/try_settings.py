@@ -1,9 +1,13 @@
-"""Whether settings work: a measurement of a few samples, thrown away."""
+"""Whether settings work: what they name is loaded or measured once, and thrown away."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from bnaudit.checkpoints.load import load_checkpoint
 from bnaudit.config import Settings
 from bnaudit.errors import BnauditError, one_line
+from bnaudit.targets.models import build_model
 from bnaudit.verbs.bars import no_bar
 from bnaudit.verbs.measure_prepared import measure_prepared
 from bnaudit.verbs.policy import policy_of
@@ -12,11 +16,27 @@ from bnaudit.verbs.prepare import prepare
 SAMPLES = 8
 
 
-def why_not(settings: Settings) -> str | None:
+def why_not_measured(settings: Settings) -> str | None:
     """What `bnaudit measure` says on these settings and eight samples; None where it works."""
     few = settings.model_copy(update={"samples": SAMPLES, "attribute": "none"})
+    return _why_not(lambda: measure_prepared(prepare(few, SAMPLES), few, policy_of(few), no_bar))
+
+
+def why_not_loaded(settings: Settings) -> str | None:
+    """Why the weights do not go into the model; None where they do."""
+    model, checkpoint = settings.model, settings.checkpoint
+    assert model is not None
+    assert checkpoint is not None
+    return _why_not(
+        lambda: load_checkpoint(
+            build_model(model, settings.model_arg), checkpoint, key=settings.checkpoint_key
+        ),
+    )
+
+
+def _why_not(work: Callable[[], object]) -> str | None:
     try:
-        measure_prepared(prepare(few, SAMPLES), few, policy_of(few), no_bar)
+        work()
     except BnauditError as error:
         return str(error)
     except Exception as error:  # of somebody else's model or data

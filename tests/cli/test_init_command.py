@@ -149,6 +149,29 @@ def test_a_model_that_fails_on_the_data_is_told(bnaudit: Run, folder: Path) -> N
     assert "it does not work yet" in ran.out
 
 
+def test_without_data_the_weights_are_loaded_at_least(bnaudit: Run, here: Path) -> None:
+    save_resnet()
+    ran = bnaudit("init")
+    assert ran.code == 0, ran.err
+    assert "missing  data" in ran.out
+    assert "the weights were loaded with it" in ran.out
+
+
+def test_a_file_that_needs_trust_is_told_before_it_is_measured(bnaudit: Run, here: Path) -> None:
+    model = torchvision.models.resnet18()
+    torch.save({"state_dict": model.state_dict(), "loss": torch.nn.MSELoss()}, "run.pth")
+    ran = bnaudit("init")
+    assert ran.code == 0, ran.err
+    assert "it does not work yet" in ran.out
+    assert "--trust-pickle" in ran.out
+
+
+def test_settings_in_pyproject_that_would_be_hidden_are_told(bnaudit: Run, folder: Path) -> None:
+    Path("pyproject.toml").write_text("[tool.bnaudit]\nsamples = 7\n")
+    ran = bnaudit("init", "--model", "net.py:model")
+    assert "note     pyproject.toml has a table [tool.bnaudit]" in ran.out
+
+
 def test_paths_are_relative_to_a_file_in_another_folder(
     bnaudit: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
