@@ -117,5 +117,7 @@ def _help_for(error: Exception) -> str:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    from bnaudit.report.neutral import neutral
+
+    print(f"error: {neutral(' '.join(message.split()))}", file=sys.stderr)  # noqa: T201
     sys.exit(code)

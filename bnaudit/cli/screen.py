@@ -19,18 +19,20 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from bnaudit.report.neutral import made_neutral
+
 PLAIN_EVERY = 10.0
 """Seconds between plain progress lines where stderr is no terminal."""
 
 
 def messages() -> Console:
     """The console for messages and progress: stderr."""
-    return Console(stderr=True, highlight=False)
+    return made_neutral(Console(stderr=True, highlight=False))
 
 
 def tables() -> Console:
     """The console for results: stdout."""
-    return Console(highlight=False)
+    return made_neutral(Console(highlight=False))
 
 
 def quiet() -> AbstractContextManager[None]:
