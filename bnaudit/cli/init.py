@@ -92,16 +92,19 @@ def _parsed(name: str, pairs: list[str] | None) -> dict[str, Any] | None:
 def _print(console: Console, done: Initialised) -> None:
     import shlex
 
+    from rich.table import Table
+    from rich.text import Text
+
     from bnaudit.cli import screen
     from bnaudit.config import DEFAULT_FILE
 
-    width = max(len(what) for what, _ in (*done.found, *done.missing)) + 2
-    for what, words in done.found:
-        screen.say(console, f"found    {what:<{width}}{words}")
-    for what, words in done.missing:
-        screen.say(console, f"missing  {what:<{width}}{words}")
+    table = Table.grid(padding=(0, 2))
+    for state, rows in (("found", done.found), ("check", done.check), ("missing", done.missing)):
+        for what, words in rows:
+            table.add_row(Text(state), Text(what), Text(words))
     for note in done.notes:
-        screen.say(console, f"note     {note}")
+        table.add_row(Text("note"), Text(""), Text(note))
+    console.print(table)
     screen.say(console, f"written to {done.path}{_trial(done)}")
     words_of_file = () if done.path == Path(DEFAULT_FILE) else ("--config", str(done.path))
     rest = shlex.join((*words_of_file, *done.options))

@@ -46,13 +46,15 @@ class Wanted:
 class Initialised:
     """What was written, and what a user should know of it.
 
-    `found`, `missing`: (what, in words). `tried`: whether a few samples were measured, or nothing
-    but the weights loaded, with the file as it is; `problem`: what the trial said where it failed.
-    `options`: what has to be said on the command line, beside the file. `notes`: what else is so.
+    `found`, `check`, `missing`: (what, in words); those to check work, and may be wrong. `tried`:
+    whether a few samples were measured, or nothing but the weights loaded, with the file as it is;
+    `problem`: what the trial said where it failed. `options`: what has to be said on the command
+    line, beside the file. `notes`: what else is so.
     """
 
     path: Path
     found: tuple[tuple[str, str], ...]
+    check: tuple[tuple[str, str], ...]
     missing: tuple[tuple[str, str], ...]
     tried: Trial | None
     problem: str | None
@@ -117,6 +119,7 @@ def init(
     return Initialised(
         path=output,
         found=(("checkpoint", f"{path}: {_facts(contents)}"), *found),
+        check=tuple((name, part.check) for name, part in parts if part.check),
         missing=tuple(missing),
         tried=tried,
         problem=problem,

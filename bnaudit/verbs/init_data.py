@@ -85,7 +85,8 @@ def transform_for(
         missing = "the images have different sizes: uncomment the preprocessing of training, or "
         missing += "write it"
         return Chosen(Spec(), missing=missing), proposed
-    return Chosen(Spec(), "none known: RGB divided by 255; uncomment that of training"), proposed
+    check = "none: images are RGB divided by 255; if the training did more, uncomment or write it"
+    return Chosen(Spec(), check=check), proposed
 
 
 def _training(found: Sequence[FoundData], folder: Path) -> Spec:

@@ -18,11 +18,13 @@ class Chosen:
     """What one setting of the new file is to be, and what a user is told of it.
 
     `found`: what it is, in words; None where there is nothing. `missing`: what is left to do.
+    `check`: what works as it is, and may be wrong.
     """
 
     setting: Spec
     found: str | None = None
     missing: str | None = None
+    check: str | None = None
 
 
 def relative_to(path: Path, folder: Path) -> str:
