@@ -326,7 +326,9 @@ def _write_baseline(audit: Audit | None, verdict: Gate, path: Path, messages: Co
     write_baseline(audit, path)
     count = len(verdict.waived)
     accepted = f"; it accepts {count} finding{'s' * (count != 1)}" if count else ""
-    screen.say(messages, f"baseline written to {path}{accepted}: from now on only what gets worse")
+    screen.say(
+        messages, f"baseline written to {path}{accepted}: from now on only what gets worse fails"
+    )
 
 
 def _write(verdict: Gate, audit: Audit | None, settings: Settings) -> list[Path]:
