@@ -324,11 +324,10 @@ def _write_baseline(audit: Audit | None, verdict: Gate, path: Path, messages: Co
         screen.say(messages, f"baseline not written: there are no figures to accept ({path})")
         return
     write_baseline(audit, path)
-    count = len(verdict.waived)
+    count = sum(each.setting == "baseline" for each in verdict.waived)
     accepted = f"; it accepts {count} finding{'s' * (count != 1)}" if count else ""
-    screen.say(
-        messages, f"baseline written to {path}{accepted}: from now on only what gets worse fails"
-    )
+    meaning = "from now on only what gets worse fails"
+    screen.say(messages, f"baseline written to {path}{accepted}: {meaning}")
 
 
 def _write(verdict: Gate, audit: Audit | None, settings: Settings) -> list[Path]:

@@ -352,6 +352,11 @@ def test_writing_a_baseline_says_how_many_findings_it_accepts(bnaudit: Run, work
     assert (work / "baselines" / "main.json").exists()
 
 
+def test_what_the_settings_ignore_is_not_accepted_by_a_baseline(bnaudit: Run, work: Path) -> None:
+    (work / "bnaudit.toml").write_text(f'{CONFIG}[gate]\nignore = ["BN101"]\n')
+    assert "it accepts 2 findings" in bnaudit("gate", WRONG, "--write-baseline").err
+
+
 def test_limits_hold_while_a_baseline_is_written(bnaudit: Run, work: Path) -> None:
     ran = bnaudit("gate", WRONG, "--write-baseline", "--max-layer-esm", "0.1")
     assert ran.code == 1
