@@ -19,6 +19,11 @@ _LEGACY_MAGIC = bytes.fromhex("6cfc9c46f9206aa85019")
 _RESAVE = "re-save the weights with torch.save(model.state_dict(), ...)"
 _WANTED = "bnaudit reads files of torch.save and safetensors"
 
+# Of an archive that somebody packed again: more than this, and than this many times its size, is
+# not unpacked. Trained weights are packed to nine tenths, half of them zeros to a half.
+_MOST_UNPACKED = 2**28
+_MOST_TIMES = 100
+
 # How files begin that are not checkpoints, and what to do about each.
 _KNOWN_STARTS: tuple[tuple[bytes, str], ...] = (
     (
@@ -76,8 +81,13 @@ def _check_zip(path: Path, file: BinaryIO) -> None:
             # Inside the one folder that torch.save and its relatives wrap everything in.
             inner = {name.partition("/")[2] for name in archive.namelist()}
             every = {*archive.namelist(), *inner}
+            unpacked = _unpacked(archive)
     except (zipfile.BadZipFile, OSError, ValueError, RuntimeError):
         raise truncated(path, "the zip archive's directory is missing") from None
+    packed = os.fstat(file.fileno()).st_size
+    if unpacked > max(_MOST_UNPACKED, _MOST_TIMES * packed):
+        what = f"unpacks to {unpacked:,} bytes, {unpacked // packed} times its own size"
+        raise input_error(path, f"{what}, which no weights do; {_RESAVE}")
     if "archive_format" in every or "serialized_exported_program.json" in every:
         what = "a torch.export archive (.pt2), whose graph is fixed"
     elif "constants.pkl" in inner:
@@ -90,6 +100,12 @@ def _check_zip(path: Path, file: BinaryIO) -> None:
         names = listed(sorted(archive.namelist()), 3)
         raise input_error(path, f"a zip archive without weights of torch.save (it holds {names})")
     raise input_error(path, f"{what}; {_RESAVE} from the Python model")
+
+
+def _unpacked(archive: zipfile.ZipFile) -> int:
+    """Bytes of what is compressed, once unpacked; torch.save compresses nothing."""
+    members = archive.infolist()
+    return sum(m.file_size for m in members if m.compress_type != zipfile.ZIP_STORED)
 
 
 def _check_safetensors(path: Path, file: BinaryIO, size: int) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bnaudit.checkpoints.formats import detect_format
 from bnaudit.checkpoints.messages import input_error
+from bnaudit.checkpoints.opening import opened
 from bnaudit.checkpoints.sidecar import sidecar_of
 
 _ELSEWHERE = "give another name with -o"
@@ -24,12 +25,9 @@ def check_target(source: Path, target: Path, *, overwrite: bool, with_sidecar: b
     folder = target.parent
     if not os.access(folder, os.W_OK | os.X_OK):
         raise input_error(target, f"its folder {folder} is not writable; {_ELSEWHERE}")
-    try:
-        with source.open("rb") as file:
-            format_ = detect_format(source, file)
-            size = os.fstat(file.fileno()).st_size
-    except OSError as error:
-        raise input_error(source, f"cannot be read ({error.strerror}); check the path") from None
+    with opened(source) as file:
+        format_ = detect_format(source, file)
+        size = os.fstat(file.fileno()).st_size
     if target.suffix == ".safetensors" and format_ != "safetensors":
         raise input_error(
             target, f"{source.name} is a file of torch.save, and so is its copy; {_ELSEWHERE}"

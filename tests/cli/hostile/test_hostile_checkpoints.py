@@ -107,4 +107,4 @@ def test_what_is_no_file_is_refused_and_not_waited_for(
     args = VERBS[verb]
     if kind == "a file below a file":
         args = [arg.replace("bad.pt", "net.py/bad.pt") for arg in args]
-    assert "bad.pt" in refused(*args)
+    assert "bad." in refused(*args)
