@@ -81,6 +81,17 @@ def shift_difference(before: Shift, after: Shift, level: float, *, paired: bool)
     return root_difference(old, new, _correlation(old, new) if paired else 0.0)
 
 
+def root_mean_square_of(layers: Sequence[LayerAudit], level: float) -> RootFigure | None:
+    """√(mean over layers of D² − b), D being the output shift, with its limits at `level`.
+
+    Layers that some groups of samples never reached are left out. None where the samples are too
+    few for a jackknife, or where an Audit of an older version does not hold what it needs.
+    """
+    shifts = [shift for shift in map(Shift.of_output, layers) if shift is not None]
+    most = max((len(shift.left_out) for shift in shifts), default=0)
+    return _mean_root([shift for shift in shifts if len(shift.left_out) == most], level)
+
+
 def root_mean_square_difference(
     matches: Sequence[Match], level: float, *, paired: bool
 ) -> Paired | None:

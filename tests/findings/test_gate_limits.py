@@ -56,10 +56,16 @@ def largest(audit: Audit) -> Estimate:
 
 
 def total(audit: Audit) -> tuple[float, float, float]:
-    """The root mean square of the layers' figures, and of their limits."""
-    columns = np.array([[x.low, x.value, x.high] for x in shifts(audit)], dtype=float)
-    low, value, high = np.sqrt((columns**2).mean(0))
-    return float(low), float(value), float(high)
+    """The root mean square of the layers' figures and its limits, by the jackknife's formulas."""
+    squared = float(np.mean([x.plain**2 for x in shifts(audit)]))
+    without = np.mean([x.left_out_squared_output_shift for x in audit.audited], axis=0)
+    k = len(without)
+    debiased = squared - (k - 1) * (without.mean() - squared)
+    half = stats.t.ppf(0.975, k - 1) * math.sqrt(
+        (k - 1) / k * ((without - without.mean()) ** 2).sum()
+    )
+    low, value, high = (math.sqrt(max(0.0, debiased + side * half)) for side in (-1, 0, 1))
+    return low, value, high
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
@@ -287,9 +293,10 @@ def with_shift(audit: Audit, value: float, error: float, groups: int = 20) -> Au
     t = float(stats.t.ppf(0.975, groups - 1))
     low, high = (math.sqrt(max(0.0, value**2 + side * t * error)) for side in (-1, 1))
     shift = Estimate(value, value, low, high, 0.0, error, groups)
-    layers: list[LayerAudit] = [
-        replace(layer, output_shift=shift, total_shift=shift) for layer in audit.layers
-    ]
+    swing = error / math.sqrt(groups - 1)
+    left_out = tuple(value**2 + side * swing for side in (-1, 1) * (groups // 2))
+    figures = {"output_shift": shift, "left_out_squared_output_shift": left_out}
+    layers: list[LayerAudit] = [replace(layer, **figures) for layer in audit.layers]
     return replace(audit, layers=tuple(layers))
 
 

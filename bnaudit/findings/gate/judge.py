@@ -9,7 +9,8 @@ from dataclasses import replace
 from bnaudit.config import GateSettings
 from bnaudit.findings.gate.counted import Counted, counted
 from bnaudit.findings.gate.ignores import Ignores
-from bnaudit.findings.gate.limits import LIMITS, SHIFT_RULE, limits, open_layers
+from bnaudit.findings.gate.layer_limits import SHIFT_RULE, open_layers
+from bnaudit.findings.gate.limits import LIMITS, limits
 from bnaudit.findings.gate.regressions import regressions, worse_layers
 from bnaudit.findings.phrases import plural, some_of
 from bnaudit.findings.policy import DEFAULT, Policy
