@@ -95,13 +95,14 @@ def _print(console: Console, done: Initialised) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from bnaudit.checkpoints.messages import one_line
     from bnaudit.cli import screen
     from bnaudit.config import DEFAULT_FILE
 
     table = Table.grid(padding=(0, 2))
     for state, rows in (("found", done.found), ("check", done.check), ("missing", done.missing)):
         for what, words in rows:
-            table.add_row(Text(state), Text(what), Text(words))
+            table.add_row(Text(state), Text(what), Text(one_line(words)))
     for note in done.notes:
         table.add_row(Text("note"), Text(""), Text(note))
     console.print(table)

@@ -92,7 +92,7 @@ def _in(folder: Path) -> Iterator[tuple[int, FoundData]]:
         rank, part = _part(path.name)
         if path.is_dir() and rank is not None and _holds_images(path):
             yield rank, FoundData(f"imagefolder:{path}", part)
-        elif path.suffix.lower() == ".npz":
+        elif path.suffix.lower() == ".npz" and path.is_file():
             yield from _in_archive(path)
     for path in entries:
         if path.is_dir() and _part(path.name)[0] is None and _holds_classes(path):
@@ -163,4 +163,5 @@ def _images(folder: Path) -> Iterator[Path]:
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMG_EXTENSIONS and not path.name.startswith(".")
+    named = path.suffix.lower() in IMG_EXTENSIONS and not path.name.startswith(".")
+    return named and path.is_file()

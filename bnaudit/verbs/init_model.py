@@ -70,8 +70,7 @@ def model_given(contents: Contents, spec: str, args: Mapping[str, object], folde
     words = differences_in_words(apart)
     return Chosen(
         Spec(setting.spec, setting.args, (f"It does not fit: {words}.",)),
-        called,
-        f"{called} does not fit the checkpoint: {words}",
+        missing=f"{called} does not fit the checkpoint: {words}",
     )
 
 

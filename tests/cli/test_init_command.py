@@ -262,6 +262,14 @@ def test_files_of_any_name_are_written_so_that_they_are_found(
     assert settings().checkpoint.is_file()
 
 
+def test_a_name_with_line_breaks_stays_in_its_line(bnaudit: Run, folder: Path) -> None:
+    Path("good.pt").rename("a\n\x1b[31mb.pt")
+    ran = bnaudit("init", "--model", "net.py:model")
+    assert "a [31mb.pt: 11 tensors" in words(ran)
+    assert "\x1b" not in ran.out
+    assert settings().checkpoint == Path("a\n\x1b[31mb.pt")
+
+
 def test_folders_that_look_like_a_home_do_no_harm(bnaudit: Run, folder: Path) -> None:
     Path("images").rename("~nobody-here")
     ran = bnaudit("init", "--model", "net.py:model")

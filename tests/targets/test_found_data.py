@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,15 @@ def test_what_looks_like_data_and_is_damaged_is_not_opened() -> None:
     found = find_data(Path())
     assert specs(found) == ["npz:test.npz"]
     assert opened(found[0]) is None
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without pipes")
+def test_nothing_waits_for_a_pipe() -> None:
+    os.mkfifo("val.npz")
+    Path("val").mkdir()
+    os.mkfifo("val/a.png")
+    assert find_data(Path()) == []
+    assert image_sizes("imagefolder:val") == set()
 
 
 def test_the_sizes_of_images_are_seen() -> None:
