@@ -13,6 +13,7 @@ from bnaudit._version import __version__
 from bnaudit.cli.command import Command
 from bnaudit.cli.compare import EPILOG as COMPARE_EPILOG
 from bnaudit.cli.compare import compare
+from bnaudit.cli.config import config
 from bnaudit.cli.explain import EPILOG as EXPLAIN_EPILOG
 from bnaudit.cli.explain import explain
 from bnaudit.cli.gate import EPILOG as GATE_EPILOG
@@ -59,6 +60,7 @@ app.command(cls=Command, epilog=COMPARE_EPILOG)(compare)
 app.command(epilog=RESTORE_EPILOG)(restore)
 app.command()(report)
 app.command(epilog=EXPLAIN_EPILOG)(explain)
+app.add_typer(config, name="config")
 
 
 def _version(value: bool) -> None:

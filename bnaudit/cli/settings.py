@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from bnaudit.config import ConfigFile, Settings, find_config, read_config, resolve
-from bnaudit.config.lines import Place
 from bnaudit.errors import InputError
-
-if TYPE_CHECKING:
-    from bnaudit.findings.policy import Policy
 
 
 def settings_from(options: dict[str, Any], config: Path | None, messages: Console) -> Settings:
@@ -32,34 +28,10 @@ def settings_from(options: dict[str, Any], config: Path | None, messages: Consol
             messages.print(Text(f"using settings from {found}", style="dim"))
     settings = resolve(_parsed(options), file)
     if file is not None:
-        _check_codes(file)
+        from bnaudit.verbs.configured_codes import check_codes
+
+        check_codes(file)
     return settings
-
-
-def _check_codes(file: ConfigFile) -> None:
-    """That the findings which the file names exist. Raises `InputError` with the line."""
-    from bnaudit.findings.policy import Policy
-
-    for code, limits in file.values.get("thresholds", {}).items():
-        _check(Policy(thresholds={code: limits}), file, ("thresholds", code))
-    for code, severity in file.values.get("severity", {}).items():
-        _check(Policy(severity={code: severity}), file, ("severity", code))
-    for index, code in enumerate(_listed(file.values.get("select", []))):
-        _check(Policy(select=(code,)), file, ("select", index))
-    for index, code in enumerate(_listed(file.values.get("ignore", []))):
-        _check(Policy(ignore=(code,)), file, ("ignore", index))
-
-
-def _listed(value: str | list[str]) -> list[str]:
-    return [value] if isinstance(value, str) else value
-
-
-def _check(policy: Policy, file: ConfigFile, place: Place) -> None:
-    try:
-        policy.checked()
-    except InputError as error:
-        where = place if place in file.lines else place[:1]
-        raise InputError(f"{file.where(where)}: {error}") from None
 
 
 def _parsed(options: dict[str, Any]) -> dict[str, Any]:
