@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -277,6 +278,8 @@ def test_several_limits_are_each_a_check(averaged: Audit) -> None:
 
 # How the verdict depends on figure, noise and limit, for figures made up on a real Audit.
 
+FEW_EXAMPLES = hypothesis.settings(max_examples=30, deadline=None)
+
 FIGURES = st.floats(0.001, 10)
 NOISE = st.floats(1e-4, 5)
 
@@ -300,6 +303,7 @@ def with_shift(audit: Audit, value: float, error: float, groups: int = 20) -> Au
     return replace(audit, layers=tuple(layers))
 
 
+@FEW_EXAMPLES
 @given(loss=FIGURES, error=NOISE, limit=FIGURES)
 def test_a_limit_fails_where_the_whole_interval_is_above_it(
     healthy: Audit, loss: float, error: float, limit: float
@@ -314,6 +318,7 @@ def outcomes(name: str, audits: list[Audit], limit: float) -> list[str]:
     return [check(audit, name, limit).outcome for audit in audits]
 
 
+@FEW_EXAMPLES
 @given(value=FIGURES, error=NOISE, limit=FIGURES)
 @pytest.mark.parametrize("name", ["max_layer_esm", "max_total_esm", "max_cross_entropy"])
 def test_more_samples_only_ever_settle_the_verdict(
@@ -333,6 +338,7 @@ def test_more_samples_only_ever_settle_the_verdict(
     assert ranks == sorted(ranks)
 
 
+@FEW_EXAMPLES
 @given(value=FIGURES, error=NOISE, limit=FIGURES, more=st.floats(1, 3))
 @pytest.mark.parametrize("name", ["max_layer_esm", "max_total_esm", "max_cross_entropy"])
 def test_a_higher_limit_is_never_failed_where_a_lower_one_is_not(

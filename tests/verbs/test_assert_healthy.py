@@ -25,7 +25,7 @@ from bnaudit.findings.policy import Policy
 from bnaudit.results import Audit
 from bnaudit.testing import assert_healthy
 
-X, Y = images(400)
+X, Y = images(240)
 DATA = TensorDataset(X, Y)
 
 STATISTICS = {"select": ["BN1"]}
@@ -65,7 +65,7 @@ def message(model: nn.Module, data: Any = DATA, **given: Any) -> str:
 def test_a_sound_model_passes_and_the_verdict_is_returned() -> None:
     verdict = assert_healthy(sound(), DATA, **STATISTICS)
     assert (verdict.outcome, verdict.exit_code) == ("pass", 0)
-    assert verdict.subject.samples == 400
+    assert verdict.subject.samples == 240
 
 
 def test_wrong_estimates_fail_with_code_layer_figure_and_remedy() -> None:

@@ -8,7 +8,7 @@ from runs import CONFIG, HEALTHY, MODELS, WRONG
 from workplace import SAMPLES, Run
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample models, and Audits of two of them."""
     here = tmp_path_factory.mktemp("samples")
