@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from bnaudit.report.neutral import neutral
 from bnaudit.results import Attribution, Audit, ChannelTable, Estimate, LayerAudit
 
 BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#7F7F7F"
@@ -189,7 +190,9 @@ def worst_layers(layers: list[LayerAudit], channels: ChannelTable) -> Figure:
             axes.locator_params(nbins=4)
         assert layer.total_shift is not None
         grid[0, column].set_title(
-            f"{_shortened(layer.name, 24)}\nESM {layer.total_shift.value:.3g}", fontsize=9
+            f"{_shortened(layer.name, 24)}\nESM {layer.total_shift.value:.3g}",
+            fontsize=9,
+            parse_math=False,  # a name may have dollars in it
         )
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2)
@@ -236,7 +239,7 @@ def _finish(axes: Axes, layers: list[LayerAudit]) -> None:
     if step > 1:
         axes.xaxis.set_minor_locator(NullLocator())
     names = [_shortened(layers[i].name, 28) for i in shown]
-    axes.set_xticklabels(names, rotation=90, fontsize=7)
+    axes.set_xticklabels(names, rotation=90, fontsize=7, parse_math=False)
     axes.set_xlim(-0.7, len(layers) - 0.3)
     if axes.get_yscale() == "linear":
         axes.set_ylim(bottom=0)
@@ -269,4 +272,5 @@ def _defined(shift: np.ndarray) -> np.ndarray:
 
 
 def _shortened(name: str, most: int) -> str:
+    name = neutral(name)
     return name if len(name) <= most else "…" + name[-(most - 1) :]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from attacks import Refused
+from torch import nn
 from torch.utils.data import TensorDataset
 from workplace import Run, network
 
@@ -25,7 +26,7 @@ MEMORY = 2**30
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a real Audit: audit.json, layers.csv and channels.npz."""
     torch.manual_seed(0)
-    model = network().eval()
+    model = nn.Sequential(*network()[:4], nn.BatchNorm2d(4), *network()[4:]).eval()
     data = TensorDataset(torch.rand(64, 3, 8, 8), torch.arange(64) % 3)
     folder = tmp_path_factory.mktemp("measured")
     audit = product.measure(model, data, batch_size=8, train_batch_size=8)
