@@ -15,7 +15,9 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path`: on success its file is flushed and takes the name `path`.
 
     On any exception, an interrupt included, the temporary file is removed and what stood under
-    `path` stays as it was. The mode is what the umask gives a new file. Raises `OSError`.
+    `path` stays as it was. The mode is what the umask gives a new file. Where a symbolic link
+    stands under `path`, the link is replaced and what it leads to is not touched: somebody else's
+    link in a shared folder cannot turn a report on another file. Raises `OSError`.
     """
     with temporary_beside(path) as temporary:
         yield temporary
