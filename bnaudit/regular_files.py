@@ -53,3 +53,11 @@ def real_place(path: Path) -> Path:
     `Path.resolve` raises for those, which nobody expects of a comparison of two paths.
     """
     return Path(os.path.realpath(path))
+
+
+def with_home(text: str) -> Path:
+    """The path with the home folder for `~`; a name that has none stays as it is."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)

@@ -63,7 +63,7 @@ def gate(
     subject: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[CHECKPOINT|AUDIT]",
+            metavar="CHECKPOINT|AUDIT",
             help="A checkpoint, which is measured; or an audit.json (or its folder), whose figures "
             "are judged as they are.",
             show_default=False,

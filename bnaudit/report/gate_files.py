@@ -10,7 +10,7 @@ from pathlib import Path
 from bnaudit.atomic import replacing
 from bnaudit.config import nearest
 from bnaudit.errors import InputError
-from bnaudit.regular_files import is_folder, is_there, real_place
+from bnaudit.regular_files import is_folder, is_there, real_place, with_home
 from bnaudit.report.github import workflow_commands
 from bnaudit.report.junit import junit
 from bnaudit.report.markdown import markdown
@@ -106,7 +106,10 @@ def _parsed(said: str) -> ReportFile:
     if not (equals and path.strip()):
         kinds = ", ".join(FORMATS)
         raise InputError(f"--report {said}: write KIND=PATH, such as junit=gate.xml ({kinds})")
-    return ReportFile(_known(kind.strip(), option="--report"), Path(path.strip()).expanduser())
+    known = _known(kind.strip(), option="--report")
+    if path.strip() == "-":
+        raise InputError(f"--report {said}: for the standard output say --format {known}")
+    return ReportFile(known, with_home(path.strip()))
 
 
 def _known(kind: str, *, option: str, more: Sequence[str] = ()) -> str:

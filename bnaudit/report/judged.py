@@ -71,7 +71,8 @@ def data(side: Side) -> str:
     if side.data is None:
         return ""
     seed = f", seed {side.seed}" if side.seed is not None else ""
-    return f"{side.data}: {side.samples:,} samples{seed}"
+    samples = f": {side.samples:,} samples" if side.samples else ""
+    return f"{side.data}{samples}{seed}"
 
 
 def label(check: Check) -> str:

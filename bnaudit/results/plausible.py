@@ -10,7 +10,8 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from bnaudit.results.audit import DataInfo, NetworkAudit
-from bnaudit.results.layers import LayerAudit
+from bnaudit.results.gate import Check
+from bnaudit.results.layers import LayerAudit, VarianceRatio
 
 ANY_SIGN = {"num_batches_tracked"}
 """Integers that may be negative: a damaged checkpoint's. All others are counts or indices."""
@@ -29,6 +30,14 @@ SHARES = {"accuracy", "agreement", "p_value", "concentration", "above"}
 
 ROUNDING = 1e-9
 
+SQUARES = {"standard_error", "left_out_squared_shift", "left_out_squared_output_shift"}
+
+LARGEST = 1e50
+"""Of a figure that is no square: beyond what float32 gives, and its fourth power is a number."""
+
+LARGEST_LOGARITHM = 700.0
+"""Of a ratio of variances: its exponential is a number."""
+
 UNIQUE = {"layers"}
 """Lists of what has a name of its own."""
 
@@ -46,7 +55,8 @@ def problems(value: Any, path: str = "") -> Iterator[Problem]:
     for field in fields(value):
         inner = getattr(value, field.name)
         at = f"{path}.{field.name}" if path else field.name
-        yield from ((at, reason) for reason in _of_field(field.name, inner))
+        if not (isinstance(value, Check) and field.name == "value"):  # a change has any sign
+            yield from ((at, reason) for reason in _of_field(field.name, inner))
         yield from problems(inner, at)
     yield from ((path or "the document", reason) for reason in _of_interval(value))
     yield from ((f"{path}.{at}".lstrip("."), reason) for at, reason in _of_whole(value))
@@ -68,6 +78,8 @@ def _of_field(name: str, value: Any) -> Iterator[str]:
         counts = isinstance(one, int) and name not in ANY_SIGN
         if one < 0 and (counts or name in NOT_NEGATIVE):
             yield f"{one:g} is negative"
+        if abs(one) > LARGEST and name not in SQUARES:
+            yield f"{one:g} is too large"
         if name in SHARES and not -ROUNDING <= one <= 1 + ROUNDING:
             yield f"{one:g} is not between 0 and 1"
 
@@ -85,6 +97,11 @@ def _of_whole(value: Any) -> Iterator[Problem]:
         yield from _of_layer(value)
     elif isinstance(value, NetworkAudit):
         yield from _of_network(value)
+    elif isinstance(value, VarianceRatio):
+        if abs(value.log_median) > LARGEST_LOGARITHM:
+            yield "log_median", f"{value.log_median:g} is too large"
+        if value.channels < 1:
+            yield "channels", "0, and of none there is no ratio"
     elif isinstance(value, DataInfo) and value.samples > (value.available or value.samples):
         yield "samples", f"{value.samples} of {value.available} that there are"
 

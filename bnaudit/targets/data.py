@@ -23,6 +23,7 @@ from torch.utils.data import (
 )
 
 from bnaudit.errors import InputError
+from bnaudit.regular_files import with_home
 from bnaudit.targets.cifar10 import CLASSES, SPLITS, open_cifar10
 from bnaudit.targets.factories import call_factory, load_factory, needed_by, parameters_of
 from bnaudit.targets.image_folder import open_image_folder
@@ -80,14 +81,14 @@ def open_data(spec: str, args: Mapping[str, object], transform: Transform | None
     if kind in openers:
         if not place:
             raise InputError(f"{_OPTION} {spec}: say where the data are, as {kind}:PATH")
-        return openers[kind](spec, Path(place).expanduser(), args, transform)
+        return openers[kind](spec, with_home(place), args, transform)
     if ":" not in spec and not spec.endswith(".py"):
         raise InputError(f"{_OPTION} {spec}: {_guess(spec)}")
     return _from_factory(spec, args, transform)
 
 
 def _guess(spec: str) -> str:
-    path = Path(spec).expanduser()
+    path = with_home(spec)
     if path.is_dir():
         return f"a folder of images is written imagefolder:{spec}"
     if path.suffix == ".npz":

@@ -14,6 +14,7 @@ from typing import Any
 
 from bnaudit.config import SCHEMES
 from bnaudit.errors import BnauditError, InputError
+from bnaudit.regular_files import with_home
 from bnaudit.targets.messages import did_you_mean, kind_of, listed, near, told
 from bnaudit.targets.user_files import append_to_path, import_file, no_bytecode
 
@@ -108,7 +109,7 @@ def _split(spec: str, option: str) -> tuple[str, str]:
 
 
 def _import_file(source: str, said: str) -> ModuleType:
-    file = Path(source).expanduser()
+    file = with_home(source)
     if not file.is_file():
         raise InputError(f"{said}: {_missing_file(file)}")
     file = file.resolve()

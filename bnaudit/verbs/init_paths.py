@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bnaudit.config import SCHEMES
+from bnaudit.regular_files import with_home
 from bnaudit.report.starter import Spec
 
 NAMED = ("torchvision", "timm")
@@ -41,15 +42,7 @@ def relative_spec(spec: str, folder: Path) -> str:
     """The spec of a model, data or a transform, with a path in it from `folder`."""
     scheme, colon, rest = spec.partition(":")
     if colon and scheme in SCHEMES and scheme not in NAMED:
-        return f"{scheme}:{relative_to(_expanded(rest), folder)}"
+        return f"{scheme}:{relative_to(with_home(rest), folder)}"
     if scheme.endswith(".py"):
-        return f"{relative_to(_expanded(scheme), folder)}{colon}{rest}"
+        return f"{relative_to(with_home(scheme), folder)}{colon}{rest}"
     return spec
-
-
-def _expanded(text: str) -> Path:
-    """With the home folder for `~`, as a spec is read; a name without a home stays as it is."""
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:
-        return Path(text)

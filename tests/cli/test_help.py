@@ -15,7 +15,10 @@ from bnaudit.cli.main import app
 # Newer versions of typer import pydantic themselves; of ours, `config` does.
 HEAVY = ("torch", "torchvision", "pandas", "matplotlib", "numpy", "scipy", "bnaudit.config")
 
-VERBS = ("inspect", "measure", "recalibrate", "restore", "report", "explain")
+VERBS = (
+    *("inspect", "measure", "recalibrate", "restore", "report", "explain"),
+    *("gate", "compare", "init"),
+)
 
 AFTER_RUNNING = """
 import json, sys
@@ -50,7 +53,8 @@ def test_every_option_of_a_verb_has_help_and_is_shown(bnaudit: Run, verb: str) -
     assert len(command.params) > 2
     for parameter in command.params:
         assert parameter.help, parameter.name
-        names = parameter.opts if parameter.param_type_name == "option" else [parameter.name]
+        shown = [parameter.metavar or parameter.name]
+        names = parameter.opts if parameter.param_type_name == "option" else shown
         for name in names:
             assert name in ran.out
 

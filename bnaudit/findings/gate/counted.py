@@ -41,7 +41,8 @@ def counted(
     With `changes` against a baseline, those that stood there are waived. One that rests on data is
     waived too unless a figure it rests on got worse beyond tolerance and noise: that of one of its
     layers, which are then among `worse`, or `any_worse` where it concerns no layers. Whether a
-    figure lies just above or just below a threshold is chance; this is not.
+    figure lies just above or just below a threshold is chance; this is not. One about the stored
+    state is waived where both sides are the same file: a newer version found it, or other settings.
     """
     checks, waived, others = [], [], []
     for finding in findings:
@@ -87,12 +88,19 @@ def _new(
     if not gained or (finding.layers and not layers & set(finding.layers)):
         return None, BASELINE
     rests_on_data = _subject(finding.code) is Audit
+    if not rests_on_data and _same_file(changes):
+        return None, BASELINE
     if not finding.layers:
         return (None, TOLERANCE) if rests_on_data and not any_worse else (finding, "")
     if rests_on_data:
         layers &= {*worse, *changes.added}
     kept = tuple(layer for layer in finding.layers if layer in layers)
     return (replace(finding, layers=kept), "") if kept else (None, TOLERANCE)
+
+
+def _same_file(changes: Changes) -> bool:
+    sha256 = changes.after.checkpoint_sha256
+    return sha256 is not None and sha256 == changes.before.checkpoint_sha256
 
 
 def _subject(code: str) -> type | None:
