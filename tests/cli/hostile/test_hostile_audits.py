@@ -82,6 +82,17 @@ TEXTS: list[tuple[str, Damage, str]] = [
     ("minus infinity", raw(*SHIFT, "low", to="-Infinity"), "-Infinity is no number"),
     ("1e999", raw(*SHIFT, "value", to="1e999"), "1e999 is too large"),
     ("1e300", raw(*SHIFT, "standard_error", to="1e300"), "1e300 is too large"),
+    ("1e90 of a shift", raw(*SHIFT, "value", to="1e90"), "total_shift.value: 1e+90 is too large"),
+    (
+        "a ratio of no channels",
+        changed(*LAYER, "variance_ratio", "channels", to=0),
+        "variance_ratio.channels: 0, and of none",
+    ),
+    (
+        "a ratio beyond all numbers",
+        changed(*LAYER, "variance_ratio", "log_median", to=-710.5),
+        "variance_ratio.log_median: -710.5 is too large",
+    ),
     ("400 digits", raw(*SHIFT, "value", to=LONG), "9... is too large"),
     ("400 digits of a count", raw(*LAYER, "count", to=LONG), "9... is too large"),
     ("5000 digits", raw(*LAYER, "count", to="9" * 5000), "9... is too large"),
@@ -129,7 +140,7 @@ TEXTS: list[tuple[str, Damage, str]] = [
     (
         "more pairs than samples",
         changed("network", "only_deployed_correct", to=1000),
-        "network.compared: 64, and 1000 of them differ",
+        "network.compared: 64, and 10",
     ),
     (
         "marks of other samples",
