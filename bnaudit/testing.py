@@ -20,6 +20,7 @@ from bnaudit.config.keywords import gate_settings
 from bnaudit.errors import NonFiniteError
 from bnaudit.findings.policy import DEFAULT, Policy
 from bnaudit.report.gate import print_gate
+from bnaudit.report.neutral import made_neutral
 from bnaudit.results import Audit, Gate, ModelInfo
 from bnaudit.verbs.gate import baseline_of, check_settings, judged
 from bnaudit.verbs.measure import DEFAULT_BATCH_SIZE, measure
@@ -93,6 +94,6 @@ def assert_healthy(
 
 def _text(verdict: Gate) -> str:
     text = io.StringIO()
-    console = Console(file=text, width=_WIDTH, highlight=False, no_color=True)
+    console = made_neutral(Console(file=text, width=_WIDTH, highlight=False, no_color=True))
     print_gate(verdict, console, all_layers=False)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).rstrip()
