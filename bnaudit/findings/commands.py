@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import shlex
 
-from bnaudit.results import Audit
+from bnaudit.results import Audit, Request
 
 IN_PYTHON = "bnaudit.recalibrate(model, calibration_data, verify=heldout_data)"
 
 
 def recalibrate(audit: Audit) -> str:
     """Recalibrate the checkpoint on the data that were measured."""
-    request = audit.request
+    return recalibrate_of(audit.request)
+
+
+def recalibrate_of(request: Request | None) -> str:
+    """Recalibrate what a run measured, on its data; None: it was measured from Python."""
     if request is None:
         return IN_PYTHON
-    words = ("recalibrate", request.checkpoint, *request.model, *request.data, *request.how)
-    return shlex.join(("bnaudit", *words))
+    return _recalibrate(request, request.data)
 
 
 def recalibrate_on_training_data(audit: Audit) -> str:
     """Recalibrate the checkpoint on its training data."""
     request = audit.request
     if request is None or not request.train_data:
-        return recalibrate(audit)
-    words = ("recalibrate", request.checkpoint, *request.model, *request.train_data, *request.how)
+        return recalibrate_of(request)
+    return _recalibrate(request, request.train_data)
+
+
+def _recalibrate(request: Request, data: tuple[str, ...]) -> str:
+    words = ("recalibrate", request.checkpoint, *request.model, *data, *request.how)
     return shlex.join(("bnaudit", *words))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bnaudit.config import Settings
+from bnaudit.findings.commands import recalibrate_of
 from bnaudit.targets.factories import parse_args
 from bnaudit.verbs.request import request_of
 
@@ -45,3 +46,11 @@ def test_what_has_its_default_is_left_out() -> None:
     assert request is not None
     assert (request.model, request.data, request.how) == (("--model", "m:f"), (), ())
     assert request_of(Settings(model="m:f")) is None
+
+
+def test_the_command_that_recalibrates_is_made_of_a_request_alone() -> None:
+    settings = Settings(checkpoint=Path("a b.pt"), model="m:f", data="npz:d.npz", transform="none")
+    assert recalibrate_of(request_of(settings)) == (
+        "bnaudit recalibrate 'a b.pt' --model m:f --data npz:d.npz --transform none"
+    )
+    assert recalibrate_of(None).startswith("bnaudit.recalibrate(")
