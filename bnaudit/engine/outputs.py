@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from bnaudit.engine.not_finite import outputs_not_finite, scores_not_finite
 from bnaudit.errors import InputError
 from bnaudit.results import Marks, NetworkAudit, Score
 from bnaudit.stats.outputs import (
@@ -55,9 +56,10 @@ class OutputComparison:
         self._correct: list[Tensor | None] = []
         self._agreed: list[Tensor | None] = []
 
-    def deployed(self, output: Any, labels: Tensor | None) -> None:
+    def deployed(self, output: Any, labels: Tensor | None, samples: int) -> None:
         """Score one batch of deployed outputs."""
-        logits = self.logits(output)
+        logits = self._logits_of(output, samples)
+        self._count_not_finite("not_finite", output, logits, samples)
         if logits is not None and labels is not None:
             labels = self._checked(labels, logits)
             self._add("deployed", label_sums(logits, labels), len(labels))
@@ -70,7 +72,8 @@ class OutputComparison:
         self._counts["compared"] = self._counts.get("compared", 0) + samples
         if self._compare is not None:
             self._add_custom(self._compare(deployed, other), samples)
-        a, b = self.logits(deployed), self.logits(other)
+        a, b = self._logits_of(deployed, samples), self._logits_of(other, samples)
+        self._count_not_finite("other_not_finite", other, b, samples)
         if a is not None and b is not None:
             self._add("classification", classification_sums(a, b), samples)
             self._agreed.append(same_top_one(a, b))
@@ -112,7 +115,12 @@ class OutputComparison:
             note=note,
             correct=_marks(self._correct),
             agreed=_marks(self._agreed),
+            not_finite=self._count("not_finite"),
         )
+
+    def other_not_finite(self) -> int:
+        """The compared samples whose other output is not finite. Waits for the device."""
+        return self._count("other_not_finite")
 
     def logits(self, output: Any) -> Tensor | None:
         """The class scores of an output; None where it, or the task, has none."""
@@ -125,6 +133,30 @@ class OutputComparison:
                 "use --task other, or let --forward return the scores"
             )
         return logits
+
+    def _logits_of(self, output: Any, samples: int) -> Tensor | None:
+        """The class scores, one row a sample."""
+        logits = self.logits(output)
+        if logits is not None and len(logits) != samples:
+            raise InputError(
+                f"the model gives {len(logits)} outputs for a batch of {samples} samples: give "
+                "--forward to match them, or --task other"
+            )
+        return logits
+
+    def _count_not_finite(
+        self, name: str, output: Any, logits: Tensor | None, samples: int
+    ) -> None:
+        parts = _parts("output", output).values()
+        found = outputs_not_finite((part for part in parts if part is not logits), samples)
+        if logits is not None:
+            scores = scores_not_finite(logits)
+            found = scores if found is None else scores | found.to(scores.device)
+        if found is not None:
+            self._add(name, found.sum(), samples)
+
+    def _count(self, name: str) -> int:
+        return int(self._sums[name]) if name in self._sums else 0
 
     def _checked(self, labels: Tensor, logits: Tensor) -> Tensor:
         """Labels on the logits' device; their range is checked without waiting for it."""
@@ -214,10 +246,16 @@ def _check_range(low: int, high: int, classes: int) -> None:
         )
 
 
-def _parts(name: str, output: Any) -> dict[str, Tensor]:
-    """All tensors of a nested output by their path."""
+def _parts(name: str, output: Any, above: tuple[int, ...] = ()) -> dict[str, Tensor]:
+    """All tensors of a nested output by their path. Modules in it are no outputs.
+
+    `above`: the identities of what it is part of, so that what refers to itself comes to an end.
+    """
     if isinstance(output, Tensor):
         return {name: output}
+    if isinstance(output, nn.Module) or id(output) in above:
+        return {}
+    above = (*above, id(output))
     if isinstance(output, Mapping):
         items = [(f"{name}.{key}", value) for key, value in output.items()]
     elif isinstance(output, (list, tuple)):
@@ -226,4 +264,6 @@ def _parts(name: str, output: Any) -> dict[str, Tensor]:
         items = [(f"{name}.{key}", value) for key, value in vars(output).items()]
     else:
         return {}
-    return {path: tensor for key, value in items for path, tensor in _parts(key, value).items()}
+    return {
+        path: tensor for key, value in items for path, tensor in _parts(key, value, above).items()
+    }

@@ -19,7 +19,12 @@ from bnaudit.engine.outputs import OutputComparison, Task
 from bnaudit.engine.population import Statistics
 from bnaudit.engine.state import Applied, intercepted
 from bnaudit.errors import NonFiniteError
-from bnaudit.stats.outputs import per_sample_entropy, per_sample_loss
+from bnaudit.stats.outputs import (
+    per_sample_entropy,
+    per_sample_loss,
+    same_top_one,
+    top_one_right,
+)
 
 Array = np.ndarray
 
@@ -128,12 +133,12 @@ class _PerSample:
 
     def add(self, old: Tensor, new: Tensor, labels: Tensor | None) -> None:
         """The class scores (N, K) of one batch under both conditions."""
-        self._keep("agree", old.argmax(1) == new.argmax(1))
+        self._keep("agree", same_top_one(old, new))
         for when, logits in (("before", old), ("after", new)):
             self._keep(f"entropy_{when}", per_sample_entropy(logits))
             if labels is not None:
                 known = labels.to(logits.device).clamp(0, logits.shape[1] - 1)
-                self._keep(f"correct_{when}", logits.argmax(1) == known)
+                self._keep(f"correct_{when}", top_one_right(logits, known))
                 self._keep(f"loss_{when}", per_sample_loss(logits, known))
 
     def _keep(self, name: str, values: Tensor) -> None:

@@ -100,7 +100,7 @@ class _Pass:
         with intercepted(self._layers, self._collector):
             output = conditions.run(self._model, data, batch)
         self._collector.end()
-        self._comparison.deployed(output, labels)
+        self._comparison.deployed(output, labels, batch.size)
         self._compare_mini_batches(data, labels, output, batch)
         self._samples += batch.size
 

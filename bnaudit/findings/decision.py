@@ -22,7 +22,8 @@ def decide(verification: Verification | None, *, changed_layers: int, forced: bo
     `SIGNIFICANCE`), or when the lower limit of the difference lies above −`max_loss`. Without
     labels, when the layers' shift on the verification data went down significantly. Without
     verification they are accepted, and the sentence says that nothing proves that they help.
-    `forced` overrides a refusal; with no layer changed there is nothing to override.
+    Refused where outputs are not finite with them. `forced` overrides a refusal; with no layer
+    changed there is nothing to override.
     """
     if changed_layers == 0:
         return Decision(
@@ -38,7 +39,9 @@ def decide(verification: Verification | None, *, changed_layers: int, forced: bo
             sentence="Not verified: nothing proves that the new statistics help. Give labelled "
             "data that took no part in the calibration (--verify, or verify=) to measure it.",
         )
-    if verification.accuracy is None and verification.broken_before is not None:
+    if verification.not_finite:
+        decision = _no_answers(verification)
+    elif verification.accuracy is None and verification.broken_before is not None:
         decision = _repaired(verification)
     elif verification.accuracy is not None:
         decision = _by_accuracy(verification, verification.accuracy)
@@ -190,6 +193,16 @@ def _repaired(found: Verification) -> Decision:
         "is now."
     )
     return Decision("better-fit", accept=True, sentence=sentence)
+
+
+def _no_answers(found: Verification) -> Decision:
+    return Decision(
+        "not-finite",
+        accept=False,
+        sentence=f"Not accepted: with the new statistics the outputs of {found.not_finite:,} of "
+        f"{_samples(found.data.samples)} are not finite, though the activations of the BatchNorm "
+        "layers are. Look at the weights behind the last one, and at overflow in half precision.",
+    )
 
 
 def _without(found: Verification) -> str:

@@ -12,15 +12,17 @@ from bnaudit.results import Audit, Estimate, LayerAudit, NetworkAudit, Verdict
 def judge(audit: Audit, policy: Policy = DEFAULT) -> Verdict:
     """What the Audit says in one sentence, with the threshold of BN101.
 
-    "broken" when a channel's stored statistics cannot be used at all; "shifted" when a layer's
-    output shift exceeds the threshold beyond its noise, family-wise 5% over layers (Holm);
-    "healthy" when every layer's upper limit is below it; else "undecided", with the number of
-    samples that would do. Layers without an interval are not judged, but named.
+    "broken" when a channel's stored statistics cannot be used at all, or outputs are not finite;
+    "shifted" when a layer's output shift exceeds the threshold beyond its noise, family-wise 5%
+    over layers (Holm); "healthy" when every layer's upper limit is below it; else "undecided", with
+    the number of samples that would do. Layers without an interval are not judged, but named.
     """
     threshold = policy.limits(find_rule("BN101"))["shift"]
     broken = [layer for layer in audit.audited if layer.undefined_channels]
     if broken:
         return Verdict("broken", _broken(broken) + _network_clause(audit.network))
+    if audit.network is not None and audit.network.not_finite:
+        return Verdict("broken", _no_answer(audit.network.not_finite, audit))
     layers = [layer for layer in audit.audited if layer.output_shift is not None]
     if not layers:
         return Verdict("nothing-to-audit", _nothing(audit))
@@ -51,6 +53,14 @@ def _broken(layers: list[LayerAudit]) -> str:
         f"Broken: {plural(channels, 'channel')} of {plural(len(layers), 'layer')} "
         f"(first: {named(layers[0].name)}) cannot be normalised: running_var + eps is not "
         "positive, or a statistic is not finite"
+    )
+
+
+def _no_answer(not_finite: int, audit: Audit) -> str:
+    samples = audit.data.samples if audit.data else not_finite
+    return (
+        f"Broken: the outputs of {not_finite:,} of {plural(samples, 'sample')} are not finite, "
+        "though the activations of the BatchNorm layers are."
     )
 
 

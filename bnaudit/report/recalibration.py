@@ -36,6 +36,7 @@ LEVEL_STYLE = {
     "undecided": "bold yellow",
     "better-fit": "bold green",
     "worse-fit": "bold red",
+    "not-finite": "bold red",
     "unverified": "bold yellow",
     "nothing-to-change": "bold",
 }

@@ -108,7 +108,9 @@ class NetworkAudit:
     `relative_rms` is for outputs that are no class scores: √(Σ(a−b)²/Σa²); `custom` holds the
     figures of the user's own comparison. `correct`: which samples `deployed` gets right; `agreed`:
     which of the compared ones have the same top-1 class; both in reading order, for paired
-    comparison, None where some samples have no class scores or no label.
+    comparison, None where some samples have no class scores or no label. `not_finite`: the samples
+    whose deployed output is not finite: class scores with NaN or +∞, or all −∞; NaN in any other
+    output. Where an output has no axis of samples it is all samples of its batch.
     """
 
     task: Literal["classification", "other"]
@@ -128,6 +130,7 @@ class NetworkAudit:
     note: str | None = None
     correct: Marks | None = None
     agreed: Marks | None = None
+    not_finite: int = 0
 
 
 @dataclass(frozen=True)

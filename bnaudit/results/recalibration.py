@@ -25,6 +25,7 @@ Level = Literal[
     "undecided",  # too few verification samples to tell: not written
     "better-fit",  # without labels: the statistics fit the verification data better
     "worse-fit",  # without labels: they do not: not written
+    "not-finite",  # the outputs are not finite with the new statistics: not written
     "unverified",  # no verification data
     "nothing-to-change",  # no layer was recalibrated
 ]
@@ -41,6 +42,7 @@ class Verification:
     McNemar's exact two-sided one. `overlap`: samples left out because the calibration data hold
     them too. `max_loss` is the loss of accuracy that is allowed (0 to 1). `broken_before`: what is
     said of the old statistics where forwards with them are not finite; there are no shifts then.
+    `not_finite`: the samples whose outputs are not finite with the new ones, as in `NetworkAudit`.
     """
 
     data: DataInfo
@@ -59,6 +61,7 @@ class Verification:
     kl: float | None = None
     relative_rms: float | None = None
     broken_before: str | None = None
+    not_finite: int = 0
 
 
 @dataclass(frozen=True)

@@ -33,13 +33,15 @@ def label_sums(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def top_one_right(logits: Tensor, labels: Tensor) -> Tensor:
-    """Whether the top-1 class of each sample is its label, (N,)."""
-    return logits.argmax(1) == labels
+    """Whether the top-1 class of each sample is its label, (N,). NaN has none: not right."""
+    best = logits.max(1)
+    return (best.indices == labels) & ~best.values.isnan()
 
 
 def same_top_one(a: Tensor, b: Tensor) -> Tensor:
-    """Whether two sets of logits (N, K) have the same top-1 class, (N,)."""
-    return a.argmax(1) == b.argmax(1)
+    """Whether two sets of logits (N, K) have the same top-1 class, (N,). NaN has none: not so."""
+    best_a, best_b = a.max(1), b.max(1)
+    return (best_a.indices == best_b.indices) & ~(best_a.values.isnan() | best_b.values.isnan())
 
 
 def paired_correct_sums(a: Tensor, b: Tensor, labels: Tensor) -> Tensor:

@@ -113,6 +113,7 @@ def verify_with(
         agreement=_share(outputs.agree),
         kl=network.kl,
         relative_rms=network.relative_rms,
+        not_finite=seen.comparison.other_not_finite(),
     )
     return Verified(verification, before, after)
 

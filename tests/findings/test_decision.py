@@ -261,6 +261,7 @@ def test_every_labelled_case_is_decided_by_the_rule_and_explained(
 
 def test_every_level_is_reached() -> None:
     verifications = [GAIN, NO_LOSS, LOSS, UNDECIDED, without_labels(), without_labels(WENT_UP)]
+    verifications.append(replace(GAIN, not_finite=1))
     levels = {decided(v).level for v in [*verifications, None]}
     levels.add(decide(None, changed_layers=0, forced=False).level)
     assert levels == set(get_args(Level))

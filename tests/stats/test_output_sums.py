@@ -88,3 +88,11 @@ def test_outputs_that_are_not_numbers_never_look_like_agreement_without_divergen
     a = torch.tensor([[1.0, 2.0, 3.0]])
     _, kl = classification_sums(a, torch.full((1, 3), float("nan"))).tolist()
     assert kl != 0.0
+
+
+def test_nan_has_no_top_class_and_so_neither_agrees_nor_is_right() -> None:
+    a = torch.tensor([[1.0, float("nan")], [float("nan"), 1.0], [0.0, 1.0]])
+    labels = torch.tensor([1, 0, 1])
+    assert classification_sums(a, a.clone())[0].item() == 1
+    assert label_sums(a, labels)[0].item() == 1
+    assert paired_correct_sums(a, a.nan_to_num(9.0), labels).tolist() == [0, 2]

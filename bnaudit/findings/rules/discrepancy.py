@@ -71,7 +71,7 @@ class _Disagreement:
             same_as="BN101",
         ),
     ),
-    unless=("BN301", "BN303"),
+    unless=("BN205", "BN301", "BN303"),
 )
 def disagreement_by_shift(audit: Audit, limits: Limits) -> Iterator[Found]:
     """The two conditions disagree, mostly for shift."""
@@ -117,7 +117,7 @@ def disagreement_by_shift(audit: Audit, limits: Limits) -> Iterator[Found]:
             "information: undecided samples change their class in any network.",
         ),
     ),
-    unless=("BN301", "BN303"),
+    unless=("BN205", "BN301", "BN303"),
 )
 def disagreement_by_noise(audit: Audit, limits: Limits) -> Iterator[Found]:
     """The two conditions disagree, mostly for batch noise."""
@@ -160,7 +160,7 @@ def disagreement_by_noise(audit: Audit, limits: Limits) -> Iterator[Found]:
             "are significant and do not matter.",
         ),
     ),
-    unless=("BN301", "BN303"),
+    unless=("BN205", "BN301", "BN303"),
 )
 def batch_statistics_better(audit: Audit, limits: Limits) -> Iterator[Found]:
     """Significantly more samples are right under the mini-batches' statistics."""
