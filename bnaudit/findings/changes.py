@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Container
 
-from bnaudit.findings.comparability import comparability, same_samples
+from bnaudit.findings.comparability import (
+    comparability,
+    same_samples,
+    same_weights,
+    uncompared,
+)
 from bnaudit.findings.gained import gained
 from bnaudit.findings.matching import Match, match_layers
 from bnaudit.findings.network_differences import AtLevel, NetworkDifference, network_differences
@@ -30,7 +36,12 @@ FAMILY_LEVEL = 0.99
 
 
 def changes_between(
-    before: Audit, after: Audit, *, before_source: str, after_source: str
+    before: Audit,
+    after: Audit,
+    *,
+    before_source: str,
+    after_source: str,
+    not_in_total: Container[str] = (),
 ) -> Changes:
     """Two Audits side by side.
 
@@ -40,18 +51,22 @@ def changes_between(
     measured the same samples in the same order the comparison is paired. The simultaneous limits
     are Bonferroni's over all output shifts and network figures that both sides have; the unweighted
     ESM takes no part in it, and has none. `before_source`, `after_source`: what to call the sides.
+    `not_in_total`: names of layers that are left out of the root mean square.
     """
     matching = match_layers(before.layers, after.layers)
     paired = same_samples(before, after)
-    network = _network(before, after, matching.matches, paired=paired)
+    in_total = tuple(m for m in matching.matches if m.after.name not in not_in_total)
+    network = _network(before, after, in_total, paired=paired)
     shifts = [(Shift.of_output(m.before), Shift.of_output(m.after)) for m in matching.matches]
     compared = len(network) + sum(None not in pair for pair in shifts)
     surely = 1 - (1 - FAMILY_LEVEL) / max(1, compared)
     earlier = {now: was for was, now in matching.now.items()}
     return Changes(
-        before=side_of(before, before_source),
-        after=side_of(after, after_source),
+        before=Side.of(before, before_source),
+        after=Side.of(after, after_source),
         paired=paired,
+        same_weights=same_weights(before, after),
+        uncompared=tuple(uncompared(before, after)),
         layers=tuple(_layer(match, surely, paired=paired) for match in matching.matches),
         network=tuple(
             NetworkChange(one.figure, _difference(one.difference, surely)) for one in network
@@ -61,20 +76,6 @@ def changes_between(
         gained=gained(after.findings, before.findings, matching.now),
         lost=gained(before.findings, after.findings, earlier),
         notes=tuple(comparability(before, after, matching)),
-    )
-
-
-def side_of(audit: Audit, source: str) -> Side:
-    """What an Audit is of, where it stands on a side of a comparison."""
-    return Side(
-        source=source,
-        model=audit.model.source,
-        checkpoint=audit.model.checkpoint,
-        checkpoint_sha256=audit.model.checkpoint_sha256,
-        data=audit.data.source if audit.data else None,
-        samples=audit.data.samples if audit.data else 0,
-        seed=audit.data.seed if audit.data else None,
-        tool=audit.versions.get("bnaudit"),
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from bnaudit.findings.matching import Matching
 from bnaudit.findings.network_differences import same_mini_batches
 from bnaudit.findings.phrases import plural
-from bnaudit.results import Audit
+from bnaudit.results import Audit, Uncompared
 
 FEW = 0.5
 """Below this share of layers that stand on both sides, it may be another architecture."""
@@ -25,6 +25,34 @@ def same_samples(before: Audit, after: Audit) -> bool:
         new.groups,
         new.skipped,
     )
+
+
+def same_weights(before: Audit, after: Audit) -> bool:
+    """Whether both are of the same part of the same file, in layers with the same settings."""
+    old, new = before.model, after.model
+    if new.checkpoint_sha256 is None or old.checkpoint_sha256 != new.checkpoint_sha256:
+        return False
+    return old.checkpoint_key == new.checkpoint_key and _settings(before) == _settings(after)
+
+
+def _settings(audit: Audit) -> list[tuple[object, ...]]:
+    return sorted((x.name, x.kind, x.channels, x.eps, x.momentum, x.frozen) for x in audit.layers)
+
+
+def uncompared(before: Audit, after: Audit) -> Iterator[Uncompared]:
+    """The figures that the gate judges and that only the Audit before has, or has otherwise."""
+    old, new = before.network, after.network
+    if old is None:
+        return
+    if old.deployed is not None and (new is None or new.deployed is None):
+        yield Uncompared("accuracy", "today's data have no labels, or the outputs no classes")
+    if old.agreement is None:
+        return
+    if new is None or new.agreement is None:
+        yield Uncompared("disagreement", "today's outputs were not compared at mini-batches")
+    elif not same_mini_batches(before, after):
+        sizes = before.batch_statistics_size, after.batch_statistics_size
+        yield Uncompared("disagreement", "mini-batches of {} before, of {} today".format(*sizes))
 
 
 def comparability(before: Audit, after: Audit, matching: Matching) -> Iterator[str]:

@@ -20,6 +20,7 @@ from bnaudit.stats.paired import (
     root_difference,
     root_figure,
 )
+from bnaudit.stats.paired_roots import difference_of_squares, narrower
 
 
 @dataclass(frozen=True)
@@ -71,14 +72,21 @@ def shift_difference(before: Shift, after: Shift, level: float, *, paired: bool)
     """after − before, with the limits of `root_difference`.
 
     Paired, the groups of samples are the same on both sides, and the correlation of the figures
-    without each of them tells what cancels; else they are independent. Limits are withheld where a
-    side has too few groups.
+    without each of them tells what cancels; where a figure may be 0, which leaves correlations
+    out, the limits are those of `difference_of_squares` if they are narrower. Else the sides are
+    independent. Limits are withheld where a side has too few groups.
     """
     old, new = before.root(level), after.root(level)
     if old is None or new is None:
         old_value, new_value = before.estimate.value, after.estimate.value
         return Paired(old_value, new_value, new_value - old_value, None, None)
-    return root_difference(old, new, _correlation(old, new) if paired else 0.0)
+    if not paired:
+        return root_difference(old, new, 0.0)
+    found = root_difference(old, new, _correlation(old, new))
+    if min(old.low, new.low) > 0 or len(old.deviation) != len(new.deviation):
+        return found
+    change = difference_of_squares(before.squared, after.squared, old, new, level)
+    return narrower(found, change)
 
 
 def root_mean_square_of(layers: Sequence[LayerAudit], level: float) -> RootFigure | None:

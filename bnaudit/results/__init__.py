@@ -14,7 +14,14 @@ from bnaudit.results.audit import (
     Verdict,
 )
 from bnaudit.results.change import Change, Share
-from bnaudit.results.changes import Changes, Difference, LayerChange, NetworkChange, Side
+from bnaudit.results.changes import (
+    Changes,
+    Difference,
+    LayerChange,
+    NetworkChange,
+    Side,
+    Uncompared,
+)
 from bnaudit.results.channels import ChannelTable
 from bnaudit.results.data_checks import BatchOrder, DataChecks, OtherEps, PaddedLayer, Spread
 from bnaudit.results.findings import SEVERITIES, Finding, Severity
@@ -86,6 +93,7 @@ __all__ = [
     "Status",
     "TrainedOn",
     "TrainedOnLayer",
+    "Uncompared",
     "VarianceRatio",
     "Verdict",
     "Verification",

@@ -11,10 +11,10 @@ from bnaudit.results.findings import Finding
 
 CHANGES_SCHEMA = 1
 
-Figure = Literal["layer_esm", "total_esm", "accuracy", "loss", "disagreement"]
-"""What is compared: the output shift of each layer; its root mean square over the layers; top-1
-accuracy and mean cross-entropy under the estimates; the share of samples whose top-1 class differs
-between the estimates and mini-batch statistics."""
+Figure = Literal["total_esm", "accuracy", "loss", "disagreement"]
+"""The figures of the network that are compared: the root mean square of the output shift over the
+layers; top-1 accuracy and mean cross-entropy under the estimates; the share of samples whose top-1
+class differs between the estimates and mini-batch statistics."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,14 @@ class NetworkChange:
 
 
 @dataclass(frozen=True)
+class Uncompared:
+    """A figure of the network that the Audit before has, and why there is nothing to compare."""
+
+    figure: Figure
+    reason: str
+
+
+@dataclass(frozen=True)
 class Side:
     """Which Audit stands on a side: where it was read from or measured, and on what."""
 
@@ -76,6 +84,7 @@ class Side:
     samples: int
     seed: int | None
     tool: str | None = None
+    transform: str | None = None
 
     @classmethod
     def of(cls, audit: Audit, source: str) -> Side:
@@ -89,16 +98,19 @@ class Side:
             samples=audit.data.samples if audit.data else 0,
             seed=audit.data.seed if audit.data else None,
             tool=audit.versions.get("bnaudit"),
+            transform=audit.data.transform if audit.data else None,
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Changes:
     """From one Audit to another.
 
     `paired`: both measured the same samples in the same order, so that what they have in common
-    cancels. `added`, `removed`: names of layers on one side only. `gained`, `lost`: findings on
-    one side only, by code and layers. `notes`: what makes the two less comparable.
+    cancels. `same_weights`: both are of the same part of the same file, in layers with the same
+    settings, so that what changed are the data. `added`, `removed`: names of layers on one side
+    only. `uncompared`: figures of the network that only the side before has. `gained`, `lost`:
+    findings on one side only, by code and layers. `notes`: what makes the two less comparable.
     """
 
     before: Side
@@ -108,6 +120,8 @@ class Changes:
     network: tuple[NetworkChange, ...]
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
+    same_weights: bool = False
+    uncompared: tuple[Uncompared, ...] = ()
     gained: tuple[Finding, ...] = ()
     lost: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
@@ -117,6 +131,16 @@ class Changes:
     def renamed(self) -> tuple[LayerChange, ...]:
         """The layers that have another name than before."""
         return tuple(layer for layer in self.layers if layer.name != layer.before_name)
+
+    def __repr__(self) -> str:
+        layers = sum(one.output_shift is not None for one in self.layers)
+        moved = sum(
+            one.output_shift is not None and one.output_shift.significant for one in self.layers
+        )
+        return (
+            f"<Changes from {self.before.source} to {self.after.source}: {moved} of {layers} "
+            f"layers beyond noise, {len(self.gained)} findings gained, {len(self.lost)} lost>"
+        )
 
     def to_json(self) -> str:
         """The document `changes.json`."""

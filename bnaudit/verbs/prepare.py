@@ -140,7 +140,7 @@ def _model(settings: Settings) -> tuple[nn.Module, ModelInfo, Weights | None]:
         trust_pickle=settings.trust_pickle,
     )
     notes = load_notes(report)
-    info = ModelInfo(info.source, 0, {}, str(checkpoint), report.sha256, notes)
+    info = ModelInfo(info.source, 0, {}, str(checkpoint), report.sha256, notes, report.key)
     return model, info, Weights(report.names, report.key, report.dtypes)
 
 
@@ -154,7 +154,7 @@ def _pickled_model(path: Path, *, trust_pickle: bool) -> tuple[nn.Module, ModelI
     if not isinstance(content, nn.Module):
         raise InputError(f"{path} holds weights, not the architecture: {_NAME_IT}")
     source = f"pickled {type(content).__qualname__}"
-    info = ModelInfo(source, 0, {}, str(path), checkpoint.sha256)
+    info = ModelInfo(source, 0, {}, str(path), checkpoint.sha256, checkpoint_key=key)
     tensors = {n: t for n, t in content.state_dict().items() if isinstance(t, torch.Tensor)}
     weights = Weights({n: n for n in tensors}, key, {n: t.dtype for n, t in tensors.items()})
     return content, info, weights

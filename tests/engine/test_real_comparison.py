@@ -11,9 +11,8 @@ from torch.utils.data import TensorDataset
 
 import bnaudit
 from bnaudit.config import GateSettings, Tolerance
-from bnaudit.findings.changes import side_of
 from bnaudit.findings.gate.judge import judge_gate
-from bnaudit.results import Audit, Changes, Check
+from bnaudit.results import Audit, Changes, Check, Side
 
 pytestmark = [
     pytest.mark.shared,
@@ -45,7 +44,7 @@ def baseline() -> Audit:
 
 
 def failed(audit: Audit, changes: Changes, settings: GateSettings) -> list[Check]:
-    gate = judge_gate(audit, settings, subject=side_of(audit, "today"), changes=changes)
+    gate = judge_gate(audit, settings, subject=Side.of(audit, "today"), changes=changes)
     return [check for check in gate.with_outcome("fail") if check.kind == "regression"]
 
 

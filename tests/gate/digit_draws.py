@@ -15,9 +15,9 @@ from torch.utils.data import TensorDataset
 
 import bnaudit
 from bnaudit.config import GateSettings
-from bnaudit.findings.changes import changes_between, side_of
+from bnaudit.findings.changes import changes_between
 from bnaudit.findings.gate.judge import judge_gate
-from bnaudit.results import Audit, Changes, Difference, Gate
+from bnaudit.results import Audit, Changes, Difference, Gate, Side
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
 NETWORK = ("total_esm", "accuracy", "disagreement")
@@ -62,7 +62,7 @@ def between(before: Audit, after: Audit) -> Changes:
 
 def gated(before: Audit, after: Audit, settings: GateSettings) -> Gate:
     changes = between(before, after)
-    return judge_gate(after, settings, subject=side_of(after, "today"), changes=changes)
+    return judge_gate(after, settings, subject=Side.of(after, "today"), changes=changes)
 
 
 def caught(gate: Gate, figure: str) -> bool:
