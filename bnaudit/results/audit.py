@@ -65,6 +65,7 @@ class ModelInfo:
     checkpoint: str | None = None
     checkpoint_sha256: str | None = None
     checkpoint_notes: tuple[str, ...] = ()
+    checkpoint_key: str | None = None
 
 
 @dataclass(frozen=True)
