@@ -118,8 +118,10 @@ def describe_mismatch(match: Match) -> str:
     """One line on how a checkpoint does not fit: counts, the first names of each kind, a remedy.
 
     Missing names come with the nearest of the file's unexpected names, and those that have one come
-    first.
+    first. Where nothing but statistics is missing, the model is not what is wrong.
     """
+    if match.tensors and _only_statistics_are_lost(match):
+        return _describe_lost_statistics(match)
     count = len(match.tensors)
     lost = len(match.missing) + len(match.mismatched)
     parts = [f"the checkpoint does not fit the model: {count} of {count + lost} tensors match"]
@@ -141,6 +143,27 @@ def describe_mismatch(match: Match) -> str:
     # Without a single tensor that fits, there is nothing to allow.
     parts.append(f"{remedy}, or load only what fits (--allow-mismatch)" if count else remedy)
     return one_line("; ".join(parts))
+
+
+_STATISTICS = ("running_mean", "running_var")
+
+
+def _only_statistics_are_lost(match: Match) -> bool:
+    if match.unexpected or match.mismatched or not match.missing:
+        return False
+    return all(_last(name) in _STATISTICS for name in match.missing)
+
+
+def _describe_lost_statistics(match: Match) -> str:
+    lost = [leaf for leaf in _STATISTICS if any(_last(name) == leaf for name in match.missing)]
+    layers = list(dict.fromkeys(name.rpartition(".")[0] or "itself" for name in match.missing))
+    noun = "layer" if len(layers) == 1 else "layers"
+    return one_line(
+        f"the file has no {' and no '.join(lost)} of {len(layers)} BatchNorm {noun} "
+        f"({listed(layers, _SHOWN)}), and all else of the model: statistics were lost where it was "
+        "written; write it again from the whole state_dict(), or load what there is "
+        "(--allow-mismatch) and recalibrate"
+    )
 
 
 def _with_nearest(match: Match) -> list[str]:

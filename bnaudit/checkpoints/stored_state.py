@@ -11,7 +11,7 @@ import numpy as np
 from bnaudit.checkpoints.contents import Contents, ModuleFacts
 from bnaudit.checkpoints.file_tensor import FileTensor
 from bnaudit.checkpoints.messages import input_error
-from bnaudit.results.state import USUAL_EPS, Floats, LayerState, State
+from bnaudit.results.state import USUAL_EPS, Floats, Incomplete, LayerState, State
 
 _MEAN, _VAR = "running_mean", "running_var"
 _COUNTER = "num_batches_tracked"
@@ -38,7 +38,7 @@ def state_of_contents(contents: Contents, *, eps: float | None = None) -> State:
     not 0; γ, β and the counter are `weight`, `bias` and `num_batches_tracked` beside them. A
     pickled model's modules tell their eps, momentum and kind (an InstanceNorm is left out); no
     other checkpoint does: `eps` is that of the model where it is given, else `USUAL_EPS` is
-    assumed.
+    assumed. A layer that has one of the two, or the counter, and not the rest is `incomplete`.
     """
     layers = tuple(
         _layer(contents, layer, eps)
@@ -49,6 +49,7 @@ def state_of_contents(contents: Contents, *, eps: float | None = None) -> State:
         source=str(contents.path),
         layers=layers,
         without_statistics=tuple(_without_statistics(contents)),
+        incomplete=tuple(_incomplete(contents)),
         steps=contents.steps,
         averaged=_averaged(contents),
     )
@@ -136,11 +137,37 @@ def _without_statistics(contents: Contents) -> Iterator[str]:
         bias = contents.tensors.get(f"{prefix}bias")
         if bias is None or bias.shape != weight.shape:
             continue
-        if any(f"{prefix}{leaf}" in contents.tensors for leaf in (_MEAN, _VAR)):
+        if any(f"{prefix}{leaf}" in contents.tensors for leaf in (_MEAN, _VAR, _COUNTER)):
             continue
         layer = _Named(prefix.removesuffix("."), prefix)
         if _looks_like_batch_norm(contents, layer):
             yield layer.name
+
+
+def _incomplete(contents: Contents) -> Iterator[Incomplete]:
+    """Layers that certainly had statistics and have not all of them.
+
+    A lone mean or variance is a BatchNorm's only with its weight or counter, or by its name:
+    weight normalisation by the mean alone has one too.
+    """
+    for name, tensor in contents.tensors.items():
+        prefix, leaf = name[: name.rfind(".") + 1], name.rpartition(".")[2]
+        if leaf not in (_MEAN, _VAR, _COUNTER) or not _is_real(tensor):
+            continue
+        stored = [x for x in (_MEAN, _VAR, _COUNTER) if f"{prefix}{x}" in contents.tensors]
+        pair = [x for x in stored if x != _COUNTER]
+        layer = _Named(prefix.removesuffix("."), prefix)
+        if len(pair) == 2 or leaf != stored[0] or not _is_batch_norm(contents, layer):
+            continue
+        if leaf == _COUNTER:
+            certain = tensor.elements == 1
+        else:
+            weight = contents.tensors.get(f"{prefix}weight")
+            beside = weight is not None and weight.shape == tensor.shape
+            known = _COUNTER in stored or beside or _looks_like_batch_norm(contents, layer)
+            certain = known and len(tensor.shape) == 1 and tensor.elements > 0
+        if certain:
+            yield Incomplete(layer.name, leaf)
 
 
 def _looks_like_batch_norm(contents: Contents, layer: _Named) -> bool:

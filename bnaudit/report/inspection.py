@@ -127,14 +127,15 @@ def _weights(file: FileFacts) -> str:
 
 
 def _layers(inspection: Inspection) -> str:
-    layers = inspection.layers
+    layers, lacking = inspection.layers, len(inspection.without_statistics)
     if not layers:
-        return "none"
+        return f"none with statistics, {lacking} without" if lacking else "none"
     kinds = sorted({layer.kind for layer in layers if layer.kind})
     dtypes = sorted({layer.dtype for layer in layers})
     channels = sum(layer.channels for layer in layers)
     of = f" ({', '.join(kinds)})" if kinds else ""
-    return f"{len(layers)}{of}, {channels:,} channels, statistics in {', '.join(dtypes)}"
+    without = f"; {lacking} without statistics" if lacking else ""
+    return f"{len(layers)}{of}, {channels:,} channels, statistics in {', '.join(dtypes)}{without}"
 
 
 def _suspicion(inspection: Inspection) -> dict[str, float]:

@@ -92,8 +92,9 @@ class InspectedLayer:
 class Inspection:
     """What a checkpoint file alone tells about its BatchNorm layers, in the order of the file.
 
-    `without_statistics`: layers that look like BatchNorm and have weights alone. `against`: what
-    happened since the checkpoints that it was compared with. `multiple_of_eps`: k, the threshold of
+    `without_statistics`: layers that look like BatchNorm and have weights alone, and those that
+    have a part of their statistics. `against`: what happened since the checkpoints that it was
+    compared with. `multiple_of_eps`: k, the threshold of
     BN012, for the `dead` channels of the layers.
     """
 

@@ -57,19 +57,33 @@ class LayerState:
         return offset
 
 
+@dataclass(frozen=True)
+class Incomplete:
+    """A BatchNorm layer whose statistics are not all stored, as what is stored of them proves.
+
+    `only`: that, "running_mean", "running_var" or "num_batches_tracked".
+    """
+
+    name: str
+    only: str
+
+
 @dataclass(frozen=True, eq=False)
 class State:
     """The BatchNorm layers of a network, in the order in which they are stored.
 
     `source`: what it was read from. `without_statistics`: names of layers that look like BatchNorm
-    and have weights but no statistics. `steps`: optimiser steps that the checkpoint speaks of.
-    `averaged`: how many models its weights are an average of, where it says so. `recalibrate`: the
-    command that estimates the statistics anew, where it is known.
+    and have weights but no statistics. `incomplete`: those that have a part of them; such a layer
+    may stand in `layers` too, with what a model had in the place of the rest. `steps`:
+    optimiser steps that the checkpoint speaks of. `averaged`: how many models its weights are an
+    average of, where it says so. `recalibrate`: the command that estimates the statistics anew,
+    where it is known.
     """
 
     source: str
     layers: tuple[LayerState, ...]
     without_statistics: tuple[str, ...] = ()
+    incomplete: tuple[Incomplete, ...] = ()
     steps: int | None = None
     averaged: float | None = None
     recalibrate: str | None = None

@@ -186,9 +186,11 @@ def _data(wanted: Wanted, here: Path, folder: Path) -> tuple[Chosen, Spec, str |
 
 
 def _facts(contents: Contents) -> str:
-    layers = len(state_of_contents(contents).layers)
+    state = state_of_contents(contents)
+    layers, lost = len(state.layers), len(state.incomplete)
     where = f" under {contents.key}" if contents.key else ""
     norms = f"{layers} BatchNorm layer{'s' * (layers != 1)}" if layers else "no BatchNorm layers"
+    norms += f", {lost} that lost a part of their statistics" if lost else ""
     return f"{len(contents.tensors)} tensors{where}, {norms}"
 
 

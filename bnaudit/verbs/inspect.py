@@ -56,7 +56,10 @@ def inspect(
         tool=__version__,
         file=_facts(contents),
         layers=tuple(inspected(layer, multiple) for layer in state.layers),
-        without_statistics=state.without_statistics,
+        without_statistics=(
+            *state.without_statistics,
+            *(layer.name for layer in state.incomplete),
+        ),
         findings=conclude((state,) if lineage is None else (state, lineage), policy),
         notes=(*_notes(contents, state, eps), *_unjudged(policy)),
         against=None if lineage is None else comparison(lineage),
@@ -103,7 +106,7 @@ def _unjudged(policy: Policy) -> Iterator[str]:
 
 
 def _notes(contents: Contents, state: State, eps: float | None) -> Iterator[str]:
-    if not state.layers:
+    if not state.layers and not state.incomplete:
         yield "no BatchNorm layers with running statistics in it: nothing to inspect"
     assumed = {layer.eps for layer in state.layers if not layer.eps_known}
     if assumed:

@@ -119,7 +119,9 @@ def dtype_changed(lineage: Lineage, limits: Limits) -> Iterator[Found]:
 )
 def layers_changed(lineage: Lineage, limits: Limits) -> Iterator[Found]:
     """What is not in both files; for themselves, statistics missing beside their weights."""
-    unsaved = tuple(name for name in lineage.removed if _weights_remain(lineage, name))
+    lost = {layer.name for layer in lineage.child.incomplete}  # BN006 calls it an error
+    gone = tuple(name for name in lineage.removed if name not in lost)
+    unsaved = tuple(name for name in gone if _weights_remain(lineage, name))
     if unsaved:
         yield Found(
             f"{plural(len(unsaved), 'BatchNorm layer')} ({some_of(unsaved)}) of "
@@ -132,7 +134,7 @@ def layers_changed(lineage: Lineage, limits: Limits) -> Iterator[Found]:
             remedy="Save the buffers (state_dict(), not only parameters()); else copy the "
             "parent's where the weights are the same, or recalibrate.",
         )
-    removed = tuple(name for name in lineage.removed if name not in unsaved)
+    removed = tuple(name for name in gone if name not in unsaved)
     parts = [
         _part(lineage.added, "only in", file_name(lineage.child)),
         _part(removed, "only in", file_name(lineage.parent)),

@@ -60,15 +60,24 @@ def never_updated(state: State, limits: Limits) -> Iterator[Found]:
     )
 
 
+LOST = {
+    "running_mean": "running_var",
+    "running_var": "running_mean",
+    "num_batches_tracked": "running_mean and no running_var",
+}
+"""What a layer lacks that has this alone."""
+
+
 @rule(
     "BN006",
     "statistics-missing",
     "warning",
     State,
-    means="Layers that look like BatchNorm have weights but no running statistics.",
+    means="BatchNorm layers have no running statistics, or only a part of them.",
     computed="In a file, by name: `weight` and `bias` of one length, of a layer whose name says "
     "BatchNorm (`bn1`, `conv_bn`, `batch_norm`), without `running_mean` and `running_var`. In a "
-    "model, BatchNorm layers without these buffers.",
+    "model, BatchNorm layers without these buffers. An error where `running_mean`, `running_var` "
+    "or `num_batches_tracked` is there alone: then the layer had statistics, and they were lost.",
     matters="Loaded with `strict=False`, such layers start from mean 0 and variance 1 at "
     "inference. Built with `track_running_stats=False`, they normalise by the batch, and every "
     "answer depends on the other samples of the batch.",
@@ -79,10 +88,31 @@ def never_updated(state: State, limits: Limits) -> Iterator[Found]:
     unless=("BN055",),
 )
 def statistics_missing(state: State, limits: Limits) -> Iterator[Found]:
-    """Weights without statistics."""
+    """Statistics that were lost, and weights without any."""
+    everywhere = {
+        *state.without_statistics,
+        *(layer.name for layer in state.incomplete),
+        *(layer.name for layer in state.layers),
+    }
+    total = len(everywhere)
+    for only, lost in LOST.items():
+        partly = tuple(layer.name for layer in state.incomplete if layer.only == only)
+        if partly:
+            verb = "has" if len(partly) == 1 else "have"
+            yield Found(
+                upper_first(
+                    f"{which_layers(partly, total)} {verb} {only} and no {lost}: statistics were "
+                    "lost where the file was written."
+                ),
+                layers=partly,
+                evidence={"layers": len(partly), "of": total, "stored": only},
+                severity="error",
+                remedy="Write the file again from the whole state_dict(), or take the statistics "
+                "from an older checkpoint of the same weights; else load it with --allow-mismatch "
+                "and recalibrate.",
+            )
     names = state.without_statistics
     if names:
-        total = len(names) + len(state.layers)
         verb = "has" if len(names) == 1 else "have"
         yield Found(
             upper_first(f"{which_layers(names, total)} {verb} no running statistics."),
