@@ -15,11 +15,14 @@ from torch import Tensor, nn
 from bnaudit.engine.batches import Batch, describe, map_tensors, to_device
 from bnaudit.engine.layers import BNLayer
 from bnaudit.engine.state import inference, placed, seeded
-from bnaudit.errors import BnauditError, ModelError, one_line
+from bnaudit.errors import BnauditError, InputError, ModelError, one_line
 
 Forward = Callable[[nn.Module, Any], Any]
 
 _OUT_OF_MEMORY = ("DefaultCPUAllocator", "STATUS_ALLOC_FAILED", "out of memory")
+
+LARGEST_SEED = 2**63 - 1
+"""What every generator takes, and a document holds."""
 
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 
@@ -29,7 +32,7 @@ class Conditions:
     """How data go through the model.
 
     `device`: where the data go; `model_device`: where the model goes, None leaves it where it is.
-    `autocast` None keeps the model's own dtype.
+    `autocast` None keeps the model's own dtype. Raises `InputError` for a seed that is none.
     """
 
     forward: Forward
@@ -38,6 +41,10 @@ class Conditions:
     autocast: torch.dtype | None = None
     channels_last: bool = False
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise InputError(f"seed is {self.seed}: give a number from 0 to {LARGEST_SEED}")
 
     def casting(self) -> AbstractContextManager[Any]:
         """The autocast context of one forward; a caller's own does not reach inside."""

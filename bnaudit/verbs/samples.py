@@ -208,6 +208,21 @@ class MapReader:
         return self._fingerprint.hexdigest()
 
 
+def _length(loader: DataLoader[Any]) -> int | None:
+    """The number of samples that a loader draws, from its sampler where that is what draws them.
+
+    Samplers draw fewer than there are (one of several processes), or more (with replacement). None
+    where nobody knows, or the data set is one of batches.
+    """
+    if isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None:
+        return None
+    counted = loader.dataset if loader.batch_size is None else loader.sampler
+    try:
+        return len(cast(Sized, counted))
+    except (TypeError, NotImplementedError):
+        return None
+
+
 @dataclass
 class StreamReader:
     """Any iterable of batches, in its own order, to its end or to `samples` samples.
@@ -228,11 +243,9 @@ class StreamReader:
         self._dealt = 0
         self.available: int | None = None
         check_positive("samples", self.samples)
-        loader = self.batches
-        if isinstance(loader, DataLoader):
-            self.batch_size = self.batch_size or loader.batch_size
-            if not isinstance(loader.dataset, IterableDataset):
-                self.available = len(cast(Sized, loader.dataset))
+        if isinstance(self.batches, DataLoader):
+            self.batch_size = self.batch_size or self.batches.batch_size
+            self.available = _length(self.batches)
         self._fingerprint = _Fingerprint()
 
     def __iter__(self) -> Iterator[Batch]:
@@ -251,6 +264,8 @@ class StreamReader:
             yield Batch(index, data, (self._dealt + runs) % STREAM_GROUPS)
             self._dealt += int(runs[-1]) + 1
             read += size
+            if self.available is not None and read > self.available:
+                self.available = None  # samples come twice, or the length is not that of the data
             if self.samples is not None and read >= self.samples:
                 break
         self._fingerprint.describe(read)
