@@ -71,7 +71,10 @@ def check_folder(folder: Path, option: str = "--output") -> None:
 
 
 def read_results(path: Path) -> Audit:
-    """An Audit from `audit.json` (or its folder), with the per-channel arrays beside it."""
+    """An Audit from `audit.json` (or its folder), with the per-channel arrays beside it.
+
+    An Audit of another name stands alone: arrays beside it belong to an audit.json.
+    """
     file = path / AUDIT if is_folder(path) else path
     try:
         text = read_text(file, largest=LARGEST)
@@ -81,7 +84,7 @@ def read_results(path: Path) -> Audit:
         ) from error
     audit = Audit.from_json(text, source=str(file))
     channels = file.with_name(CHANNELS)
-    if os.path.lexists(channels):
+    if file.name == AUDIT and os.path.lexists(channels):
         table = ChannelTable.load(channels)
         _check_belongs(table, audit, channels, file)
         audit = replace(audit, channels=table)

@@ -173,6 +173,15 @@ def test_channels_of_another_audit_are_an_input_error(audit: Audit, tmp_path: Pa
         write_results(read_results(tmp_path / "r"), tmp_path / "again")
 
 
+def test_channels_beside_an_audit_of_another_name_are_not_its_own(
+    audit: Audit, tmp_path: Path
+) -> None:
+    write_results(audit, tmp_path, plots=False)
+    (tmp_path / "channels.npz").write_bytes(b"somebody's")
+    (tmp_path / "main.json").write_text(audit.to_json(), encoding="utf-8")
+    assert read_results(tmp_path / "main.json") == replace(audit, channels=None)
+
+
 def places(document: Any, at: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
     """The path of every value in the document, of a list only its first item's."""
     items: list[tuple[str | int, Any]] = []
