@@ -51,12 +51,30 @@ def write_results(audit: Audit, folder: Path, *, plots: bool = True) -> list[Pat
     return written
 
 
+def result_files(folder: Path) -> list[Path]:
+    """Every file that `write_results` may write into `folder`, and replaces or removes there."""
+    plots = [f"{plot}.{kind}" for plot in PLOTS for kind in ("png", "svg")]
+    return [folder / name for name in (AUDIT, LAYERS, CHANNELS, *plots)]
+
+
+def remove_results(folder: Path) -> None:
+    """What an earlier run left: for a run that gave no Audit, and whose results are others.
+
+    Raises `InputError` where a file cannot be removed.
+    """
+    try:
+        _remove_outdated(folder, [])
+    except OSError as error:
+        raise InputError(
+            f"--output {folder}: what an earlier run left there cannot be removed: {error}"
+        ) from error
+
+
 def _remove_outdated(folder: Path, written: list[Path]) -> None:
     """What an earlier run left under our names does not belong to this Audit."""
-    ours = [CHANNELS, *(f"{plot}.{kind}" for plot in PLOTS for kind in ("png", "svg"))]
-    for name in ours:
-        if folder / name not in written:
-            (folder / name).unlink(missing_ok=True)
+    for path in result_files(folder):
+        if path not in written:
+            path.unlink(missing_ok=True)
 
 
 def check_folder(folder: Path, option: str = "--output") -> None:

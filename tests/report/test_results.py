@@ -18,7 +18,7 @@ from torch.utils.data import TensorDataset
 
 import bnaudit
 from bnaudit.errors import InputError
-from bnaudit.report.files import read_results, write_results
+from bnaudit.report.files import read_results, remove_results, result_files, write_results
 from bnaudit.results import Audit, ChannelTable, Verdict
 
 
@@ -180,6 +180,17 @@ def test_channels_beside_an_audit_of_another_name_are_not_its_own(
     (tmp_path / "channels.npz").write_bytes(b"somebody's")
     (tmp_path / "main.json").write_text(audit.to_json(), encoding="utf-8")
     assert read_results(tmp_path / "main.json") == replace(audit, channels=None)
+
+
+def test_what_an_earlier_run_left_is_removed_and_nothing_else(audit: Audit, tmp_path: Path) -> None:
+    folder = tmp_path / "r"
+    written = write_results(audit, folder)
+    assert set(written) <= set(result_files(folder))
+    assert {path.suffix for path in written} == {".json", ".csv", ".npz", ".png", ".svg"}
+    (folder / "notes.txt").write_text("mine")
+    remove_results(folder)
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+    remove_results(tmp_path / "nowhere")
 
 
 def places(document: Any, at: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
