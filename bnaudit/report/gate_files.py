@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from bnaudit.atomic import replacing
 from bnaudit.config import nearest
 from bnaudit.errors import InputError
 from bnaudit.regular_files import is_folder, is_there, real_place, with_home
+from bnaudit.report.files import result_files
 from bnaudit.report.github import workflow_commands
 from bnaudit.report.junit import junit
 from bnaudit.report.markdown import markdown
@@ -49,15 +50,19 @@ def check_format(kind: str) -> None:
         _known(kind, option="--format", more=(TERMINAL,))
 
 
-def parse_reports(given: Iterable[str], inputs: Sequence[Path] = ()) -> tuple[ReportFile, ...]:
+def parse_reports(
+    given: Iterable[str], inputs: Sequence[Path] = (), outputs: Mapping[Path, str] | None = None
+) -> tuple[ReportFile, ...]:
     """`["junit=gate.xml", "markdown=summary.md"]` as files, checked before any work is done.
 
-    `inputs`: files that are read, and must not be replaced. Folders that are missing are made when
-    the report is written. Raises `InputError` for an unknown form, a missing path, a path that is
-    given twice, is an input, or cannot be written.
+    `inputs`: files that are read, and must not be replaced; `outputs`: files that the run writes
+    besides, and the option that asks for each. Folders that are missing are made when the report is
+    written. Raises `InputError` for an unknown form, a missing path, a path that is given twice, is
+    among the others, or cannot be written.
     """
     reports: list[ReportFile] = []
-    taken: dict[Path, str] = {real_place(path): "is read by this run" for path in inputs}
+    taken = {real_place(path): f"is written for {by}" for path, by in (outputs or {}).items()}
+    taken |= {real_place(path): "is read by this run" for path in inputs}
     for said in given:
         report = _parsed(said)
         place = real_place(report.path)
@@ -87,6 +92,11 @@ def write_reports(gate: Gate, reports: Iterable[ReportFile]) -> list[Path]:
             ) from error
         written.append(report.path)
     return written
+
+
+def gate_results(folder: Path) -> list[Path]:
+    """Every file that a run may write into a folder of results: an Audit's, and `gate.json`."""
+    return [*result_files(folder), folder / GATE]
 
 
 def write_gate(gate: Gate, folder: Path) -> Path:

@@ -15,6 +15,7 @@ from bnaudit.report.gate_files import (
     FORMATS,
     ReportFile,
     check_format,
+    gate_results,
     parse_reports,
     rendered,
     write_gate,
@@ -95,6 +96,27 @@ def test_a_wrong_request_is_told_in_one_line_before_anything_is_written(
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)
     assert sorted(path.name for path in Path().iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("json=out/gate.json", "out/gate.json is written for --output"),
+        ("junit=out/../out/audit.json", "is written for --output"),
+        ("markdown=link/layers.csv", "is written for --output"),
+        ("github=out/shift_by_depth.svg", "is written for --output"),
+        ("json=main.json", "main.json is written for --write-baseline"),
+    ],
+)
+def test_a_report_does_not_replace_what_else_the_run_writes(given: str, said: str) -> None:
+    Path("out").mkdir()
+    Path("link").symlink_to("out")
+    outputs = dict.fromkeys(gate_results(Path("out")), "--output")
+    outputs[Path("main.json")] = "--write-baseline"
+    with pytest.raises(InputError, match=r"give another path$") as raised:
+        parse_reports([given], [], outputs)
+    assert said in str(raised.value)
+    assert parse_reports(["junit=out/gate.xml"], [], outputs)[0].path == Path("out/gate.xml")
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
