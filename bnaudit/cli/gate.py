@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from bnaudit.cli import options
 from bnaudit.cli.options import OUT, option
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from bnaudit.config import Settings
-    from bnaudit.results import Audit, Gate
 
 EPILOG = """\
 Examples:
@@ -39,8 +29,6 @@ bnaudit gate ckpt.pth --format github --report junit=gate.xml --report markdown=
 
 GATE = "What fails"
 AGAINST = "Baseline"
-
-DEFAULT_BASELINE = Path("bnaudit-baseline.json")
 
 _GATE_SETTINGS = (
     "fail_on",
@@ -200,151 +188,45 @@ def gate(
     given = {key: value for key, value in locals().items() if key not in _COMMAND_LINE_ONLY}
     in_table = {name: given.pop(name) for name in _GATE_SETTINGS}
     given["gate"] = {name: x for name, x in in_table.items() if x is not None and x != []}
-    existing = subject if subject is not None and _is_audit(subject) else None
-    given["checkpoint"] = subject if existing is None else None
-
-    from bnaudit.cli import screen
+    from bnaudit.cli import gate_run, screen
     from bnaudit.cli.gate_inputs import check_output, read_by, refuse_measuring
     from bnaudit.cli.settings import settings_from
     from bnaudit.report.gate import print_gate
-    from bnaudit.report.gate_files import parse_reports, rendered, write_reports
+    from bnaudit.report.gate_files import (
+        TERMINAL,
+        check_format,
+        parse_reports,
+        rendered,
+        write_reports,
+    )
 
-    _check_format(output_format)
+    check_format(output_format)
+    existing = subject if subject is not None and gate_run.is_audit(subject) else None
+    given["checkpoint"] = subject if existing is None else None
     if existing is not None:
         refuse_measuring(given, existing)
     messages = screen.messages()
     settings = settings_from(given, config, messages)
     inputs = read_by(settings, existing, config)
-    accepted_as = _baseline_to_write(settings, inputs) if write_baseline else None
-    baseline_file = accepted_as or settings.gate.baseline
+    to_write = gate_run.baseline_to_write(settings, inputs) if write_baseline else None
+    baseline_file = to_write or settings.gate.baseline
     reports = parse_reports(
         settings.gate.report, inputs if baseline_file is None else [*inputs, baseline_file]
     )
     whole = settings.output is not None and check_output(settings.output, existing, baseline_file)
-    verdict, audit = _judged(settings, existing, messages, accept=write_baseline)
+    judge = gate_run.accept if write_baseline else gate_run.judge
+    verdict, audit = judge(settings, existing, messages)
 
-    written = []
-    if settings.output is not None:
-        written = _write(verdict, audit if whole else None, settings)
+    written = gate_run.save_results(verdict, audit if whole else None, settings)
     written += write_reports(verdict, reports)
-    if output_format != "terminal":
+    if output_format != TERMINAL:
         typer.echo(rendered(verdict, output_format), nl=False)
-    _append_summary(verdict, output_format)
-    console = screen.tables() if output_format == "terminal" else messages
-    if output_format == "terminal" or messages.is_terminal:
+    gate_run.append_to_summary(verdict, output_format)
+    console = screen.tables() if output_format == TERMINAL else messages
+    if output_format == TERMINAL or messages.is_terminal:
         print_gate(verdict, console, all_layers=show_all)
         for _, together in groupby(written, key=lambda path: path.parent):
             screen.print_written(console, list(together))
-    if accepted_as is not None:
-        _write_baseline(audit, verdict, accepted_as, messages)
+    if to_write is not None:
+        gate_run.save_baseline(audit, verdict, to_write, messages)
     raise typer.Exit(verdict.exit_code)
-
-
-def _check_format(output_format: str) -> None:
-    from bnaudit.config import nearest
-    from bnaudit.errors import InputError
-    from bnaudit.report.gate_files import FORMATS
-
-    known = ("terminal", *FORMATS)
-    if output_format not in known:
-        raise InputError(f"--format {output_format}: no such form{nearest(output_format, known)}")
-
-
-def _is_audit(subject: Path) -> bool:
-    """A document or a folder of results; anything else is a checkpoint."""
-    from bnaudit.regular_files import is_folder
-
-    return subject.suffix.lower() == ".json" or is_folder(subject)
-
-
-def _judged(
-    settings: Settings, existing: Path | None, messages: Console, *, accept: bool
-) -> tuple[Gate, Audit | None]:
-    """The verdict on an existing Audit, or on the checkpoint, which is measured now.
-
-    With `accept` the baseline is today's state itself: nothing is worse than that.
-    """
-    from bnaudit.errors import InputError
-    from bnaudit.report.files import read_results
-    from bnaudit.verbs.gate import check_settings, judged, read_baseline
-    from bnaudit.verbs.policy import policy_of
-
-    policy = policy_of(settings)
-    options = settings.gate
-    check_settings(options)
-    if accept and options.base_checkpoint is not None:
-        raise InputError("--write-baseline accepts today's state: leave --base-checkpoint out")
-    if options.base_checkpoint is not None and existing is not None:
-        raise InputError(
-            f"--base-checkpoint is measured beside a checkpoint, and {existing} is an Audit: give "
-            "the checkpoint, or --baseline"
-        )
-    against = options.baseline if options.base_checkpoint is None and not accept else None
-    baseline = None if against is None else (read_baseline(against), str(against))
-    if existing is not None:
-        audit, source = read_results(existing), str(existing)
-    else:
-        from bnaudit.cli import screen
-        from bnaudit.verbs.gate_checkpoint import measure_for_gate
-
-        measured = measure_for_gate(
-            settings, policy, partial(screen.progress, messages), partial(_loading, messages)
-        )
-        if measured.audit is None:
-            assert measured.verdict is not None
-            return measured.verdict, None
-        audit, source = measured.audit, str(settings.checkpoint or settings.model)
-        if measured.base is not None:
-            baseline = measured.base, str(options.base_checkpoint)
-    if accept:
-        baseline = audit, source
-    return judged(audit, source, baseline, options, policy), audit
-
-
-def _loading(messages: Console, what: str) -> AbstractContextManager[object]:
-    from bnaudit.cli import screen
-
-    return messages.status(what) if messages.is_terminal else screen.quiet()
-
-
-def _baseline_to_write(settings: Settings, inputs: Sequence[Path]) -> Path:
-    """Where today's state goes. Fails before the work where it cannot go there."""
-    from bnaudit.report.baseline import check_baseline
-
-    path = settings.gate.baseline or DEFAULT_BASELINE
-    check_baseline(path, inputs)
-    return path
-
-
-def _write_baseline(audit: Audit | None, verdict: Gate, path: Path, messages: Console) -> None:
-    from bnaudit.cli import screen
-    from bnaudit.report.baseline import write_baseline
-
-    if audit is None:
-        screen.say(messages, f"baseline not written: there are no figures to accept ({path})")
-        return
-    write_baseline(audit, path)
-    count = sum(each.setting == "baseline" for each in verdict.waived)
-    accepted = f"; it accepts {count} finding{'s' * (count != 1)}" if count else ""
-    meaning = "from now on only what gets worse fails"
-    screen.say(messages, f"baseline written to {path}{accepted}: {meaning}")
-
-
-def _write(verdict: Gate, audit: Audit | None, settings: Settings) -> list[Path]:
-    from bnaudit.report.files import write_results
-    from bnaudit.report.gate_files import ReportFile, write_reports
-
-    assert settings.output is not None
-    written = []
-    if audit is not None:
-        written = write_results(audit, settings.output, plots=settings.plots)
-    return [*written, *write_reports(verdict, [ReportFile("json", settings.output / "gate.json")])]
-
-
-def _append_summary(verdict: Gate, output_format: str) -> None:
-    """GitHub shows what stands in this file on the page of the run."""
-    summary = os.environ.get("GITHUB_STEP_SUMMARY")
-    if output_format == "github" and summary:
-        from bnaudit.report.github import append_summary
-
-        append_summary(verdict, Path(summary))

@@ -20,6 +20,8 @@ KINDS = {
 
 UNTIL_THEN = {
     "baseline": "it stands in the baseline already",
+    "same weights": "the weights are those of the baseline",
+    "accepted": "accepted by the baseline that was written",
     "tolerance": "no figure that it rests on got worse beyond tolerance and noise",
 }
 """Why a finding is waived where no setting says so by name."""
@@ -135,6 +137,9 @@ def moved_layers(gate: Gate) -> list[str]:
         lines.append(f"{_count(len(changes.added), 'layer')} added: {some(changes.added)}")
     if changes.removed:
         lines.append(f"{_count(len(changes.removed), 'layer')} removed: {some(changes.removed)}")
+    notes = [f"{layer.name} ({layer.note})" for layer in changes.layers if layer.note]
+    if notes:
+        lines.append(f"{_count(len(notes), 'layer')} to look at: {some(notes)}")
     return [printable(line) for line in lines]
 
 

@@ -48,16 +48,17 @@ class Check:
 @dataclass(frozen=True)
 class Waived:
     """A finding that does not count, and why: `setting` is the line of the settings that says so,
-    "baseline" where it stood there already, or "tolerance" where it is new but no figure that it
-    rests on got worse than in the baseline beyond tolerance and noise."""
+    "baseline" where it stood there already, "tolerance" where it is new but no figure that it rests
+    on got worse than in the baseline beyond tolerance and noise, "same weights" where it is about
+    the stored state of the very same weights, or "accepted" where a baseline was written."""
 
     finding: Finding
     setting: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Gate:
-    """The verdict on a checkpoint.
+    """The verdict on a checkpoint. It is true where it passes.
 
     `checks`: those that fail first, then the inconclusive ones. `waived`: findings that are grave
     enough but do not count. `findings`: the rest of what was found, below the severity that counts.
@@ -80,6 +81,20 @@ class Gate:
     def with_outcome(self, outcome: Outcome) -> tuple[Check, ...]:
         """The checks of that outcome."""
         return tuple(check for check in self.checks if check.outcome == outcome)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the exit code is 0: passed, or inconclusive where that counts as a pass."""
+        return self.exit_code == 0
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+    def __repr__(self) -> str:
+        open_checks = [check for check in self.checks if check.outcome != "pass"]
+        lines = [f"<Gate: {self.outcome}. {self.sentence}>"]
+        lines += [f"{check.outcome} {check.name}: {check.sentence}" for check in open_checks]
+        return "\n".join(lines)
 
     def to_json(self) -> str:
         """The document `gate.json`."""

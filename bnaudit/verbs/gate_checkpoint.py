@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Protocol
 
 from bnaudit.config import Settings
 from bnaudit.errors import InputError, NonFiniteError
 from bnaudit.findings.policy import Policy
-from bnaudit.results import Audit, Gate
 from bnaudit.verbs.bars import Bar
+from bnaudit.verbs.gate import Measured
 from bnaudit.verbs.measure import DEFAULT_SAMPLES
 from bnaudit.verbs.measure_prepared import measure_prepared
 from bnaudit.verbs.not_finite import verdict_without_figures
 from bnaudit.verbs.prepare import Prepared, prepare
+from bnaudit.verbs.request import request_of
 
 
 class Loading(Protocol):
@@ -22,18 +22,6 @@ class Loading(Protocol):
 
     def __call__(self, what: str) -> AbstractContextManager[object]:
         """A context around the loading of `what`."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What was measured for the gate; without an Audit, the verdict on a model that has none.
-
-    `base`: the Audit of the checkpoint before it.
-    """
-
-    audit: Audit | None = None
-    base: Audit | None = None
-    verdict: Gate | None = None
 
 
 def measure_for_gate(
@@ -57,7 +45,13 @@ def measure_for_gate(
         return Measured(measure_prepared(parts, settings, policy, progress), base)
     except NonFiniteError as error:
         verdict = verdict_without_figures(
-            error, parts.model, parts.model_info, parts.data_source, settings.gate, policy
+            error,
+            parts.model,
+            parts.model_info,
+            parts.data_source,
+            settings.gate,
+            policy,
+            request_of(settings),
         )
         return Measured(verdict=verdict)
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import nn
 
 from bnaudit.config import GateSettings
 from bnaudit.engine.layers import find_layers
 from bnaudit.engine.wrappers import unwrap
 from bnaudit.errors import NonFiniteError
+from bnaudit.findings import commands
 from bnaudit.findings.conclude import conclude
 from bnaudit.findings.gate.judge import not_finite
 from bnaudit.findings.policy import Policy
-from bnaudit.results import Gate, ModelInfo, Side
+from bnaudit.results import Gate, ModelInfo, Request, Side
 from bnaudit.verbs.stored_state import state_of_model
 
 
@@ -22,8 +25,12 @@ def verdict_without_figures(
     data_source: str,
     settings: GateSettings,
     policy: Policy,
+    request: Request | None = None,
 ) -> Gate:
-    """Failed, with the layer where it begins and what the stored state says of the reason."""
+    """Failed, with the layer where it begins and what the stored state says of the reason.
+
+    `request`: the options, for the commands of findings.
+    """
     name = info.checkpoint or info.source
     subject = Side(
         source=name,
@@ -34,5 +41,8 @@ def verdict_without_figures(
         samples=0,
         seed=None,
     )
-    findings = conclude((state_of_model(find_layers(unwrap(model)), name),), policy)
-    return not_finite(str(error), error.layer, settings, subject, findings)
+    state = state_of_model(find_layers(unwrap(model)), name)
+    state = replace(state, recalibrate=commands.recalibrate_of(request))
+    findings = conclude((state,), policy)
+    first = error.__cause__ if isinstance(error.__cause__, NonFiniteError) else error
+    return not_finite(str(first), error.layer, settings, subject, findings)

@@ -13,6 +13,11 @@ from bnaudit.results import SEVERITIES, Audit, Changes, Check, Finding, Waived
 
 BASELINE = "baseline"
 TOLERANCE = "tolerance"
+SAME_WEIGHTS = "same weights"
+ACCEPTED = "accepted"
+
+NON_FINITE_OUTPUTS = "BN205"
+"""The one finding on data that no chance decides: it needs no figure that got worse."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,8 @@ def counted(
     waived too unless a figure it rests on got worse beyond tolerance and noise: that of one of its
     layers, which are then among `worse`, or `any_worse` where it concerns no layers. Whether a
     figure lies just above or just below a threshold is chance; this is not. One about the stored
-    state is waived where both sides are the same file: a newer version found it, or other settings.
+    state is waived where both sides are the same weights: a newer version found it, or other
+    settings did.
     """
     checks, waived, others = [], [], []
     for finding in findings:
@@ -87,20 +93,17 @@ def _new(
     layers = {layer for new in gained for layer in new.layers}
     if not gained or (finding.layers and not layers & set(finding.layers)):
         return None, BASELINE
-    rests_on_data = _subject(finding.code) is Audit
-    if not rests_on_data and _same_file(changes):
-        return None, BASELINE
+    of_data = _subject(finding.code) is Audit
+    if not of_data and changes.same_weights:
+        return None, SAME_WEIGHTS
+    rests_on_data = of_data and finding.code != NON_FINITE_OUTPUTS
     if not finding.layers:
         return (None, TOLERANCE) if rests_on_data and not any_worse else (finding, "")
     if rests_on_data:
-        layers &= {*worse, *changes.added}
+        new = {layer.name for layer in changes.layers if layer.output_shift is None}
+        layers &= {*worse, *changes.added, *new}
     kept = tuple(layer for layer in finding.layers if layer in layers)
     return (replace(finding, layers=kept), "") if kept else (None, TOLERANCE)
-
-
-def _same_file(changes: Changes) -> bool:
-    sha256 = changes.after.checkpoint_sha256
-    return sha256 is not None and sha256 == changes.before.checkpoint_sha256
 
 
 def _subject(code: str) -> type | None:

@@ -1,9 +1,10 @@
 """A figure with its interval, held against a limit.
 
 A limit is exceeded where the figure is above it beyond its noise. A figure that may or may not be
-above it passes where the data are enough to rule out an excess of half the limit, and is
-inconclusive where they are not: so the verdict does not hang on which side of the limit a figure
-falls by chance, and too little data never passes.
+above it passes where the data are enough to rule out an excess of half the limit (or of 0.01, where
+that is more: no number of samples rules out nothing at all), and is inconclusive where they are
+not: so the verdict does not hang on which side of the limit a figure falls by chance, and too
+little data never passes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,14 @@ from bnaudit.results import Check, Estimate, LayerAudit, Outcome
 
 EXCESS = 1.5
 """Times the limit: what has to be ruled out for a figure near its limit to pass."""
+
+LEAST_EXCESS = 0.01
+"""Above the limit, in the figure's own unit: no less has to be ruled out."""
+
+
+def ruled_out_from(limit: float) -> float:
+    """What the data have to rule out for a figure to pass this limit."""
+    return max(EXCESS * limit, limit + LEAST_EXCESS)
 
 
 @dataclass(frozen=True)
@@ -57,21 +66,20 @@ def held(
     said, limit_said = says.replace("{figure}", figure), wording.shown(limit)
     if estimate.low > limit:
         return settled(check, "fail", f"{said}, {wording.beyond} {limit_said}.", ())
-    as_good_as_can_be = estimate.value == limit == 0  # no number of samples would do
-    if estimate.high > EXCESS * limit and not as_good_as_can_be:
+    if estimate.high > ruled_out_from(limit):
         sentence = f"{said}: whether it is {wording.beyond} {limit_said} is open."
         return settled(check, "inconclusive", sentence, (), "Measure on more samples.")
+    if estimate.value > limit:
+        said += f": not {wording.beyond} {limit_said} for certain"
     return settled(check, "pass", f"{said}.", ())
 
 
-def without_figure(check: Check) -> Check:
-    """The check of a limit on something that was not measured."""
-    sentence = (
-        f"{check.name} is set, and the measurement has no figure for it: the data have no labels, "
-        "the outputs are no class scores, or there were fewer samples than one mini-batch."
-    )
-    remedy = "Give labelled data, or take the limit out of the settings."
-    return settled(check, "inconclusive", sentence, (), remedy)
+def without_figure(check: Check, why: str) -> Check:
+    """The check of a limit on something that the measurement has no figure of: it fails, since
+    more samples would not help."""
+    sentence = f"{check.name} is set, and there is no figure to hold against it: {why}."
+    remedy = "Give data that have it, or take the limit out of the settings."
+    return settled(check, "fail", sentence, (), remedy)
 
 
 def settled(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from bnaudit.config import GateSettings
@@ -50,8 +50,21 @@ class Ignores:
                 return self._need(f"gate.per_layer_ignores {glob!r} {given}")
         return None
 
-    def unused(self) -> tuple[str, ...]:
-        """The ignores that nothing was left out for, in words."""
+    def everything(self, layer: str) -> bool:
+        """Whether the layer is left out of all that concerns single layers, and of their mean."""
+        found = [
+            self._need(f"gate.per_layer_ignores {glob!r} {given}")
+            for glob, given, codes in self._per_layer
+            if EVERYTHING in codes and self._matches(glob, layer)
+        ]
+        return bool(found)
+
+    def unused(self, not_judged: Collection[str] = ()) -> tuple[str, ...]:
+        """The ignores that nothing was left out for, in words.
+
+        `not_judged`: checks of `LAYER_CHECKS` that this run had no occasion for: ignoring them may
+        be needed another time.
+        """
         found = [
             f"gate.ignore {given}: nothing to ignore any more"
             for given, _ in self._ignore
@@ -61,7 +74,7 @@ class Ignores:
             setting = f"gate.per_layer_ignores {glob!r} {given}"
             if not any(self._matches(glob, name) for name in self._names):
                 found.append(f"{setting}: matches no layer")
-            elif setting not in self._needed:
+            elif setting not in self._needed and given not in not_judged:
                 found.append(f"{setting}: nothing to ignore any more")
         return tuple(found)
 

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from bnaudit.config import GateSettings
-from bnaudit.findings.gate.counted import Counted, counted
-from bnaudit.findings.gate.ignores import Ignores
+from bnaudit.findings.gate.counted import ACCEPTED, NON_FINITE_OUTPUTS, Counted, counted
+from bnaudit.findings.gate.ignores import LAYER_CHECKS, Ignores
 from bnaudit.findings.gate.layer_limits import SHIFT_RULE, open_layers
 from bnaudit.findings.gate.limits import LIMITS, limits
 from bnaudit.findings.gate.regressions import regressions, worse_layers
-from bnaudit.findings.phrases import plural, some_of
+from bnaudit.findings.phrases import named, plural, some_of, with_interval
 from bnaudit.findings.policy import DEFAULT, Policy
-from bnaudit.results import OUTCOMES, Audit, Changes, Check, Finding, Gate, Outcome, Side
+from bnaudit.results import OUTCOMES, Audit, Changes, Check, Finding, Gate, Outcome, Side, Waived
 
 SEVERITY_WORDS = {
     "error": "an error",
@@ -41,10 +41,7 @@ def judge_gate(
     """
     ignores = Ignores(settings, audit.layers)
     if not audit.audited:
-        found = counted(audit.findings, settings, ignores, changes)
-        checks = (_nothing(audit), *found.checks)
-        verdict = _gate(checks, found, settings, subject, changes, ignores, audit)
-        return replace(verdict, notes=(*verdict.notes, *_not_judged(settings)))
+        return _without_layers(audit, settings, ignores, subject, changes)
     others: list[Check] = []
     if changes is None:
         found = counted(audit.findings, settings, ignores)
@@ -55,10 +52,73 @@ def judge_gate(
         worse = worse_layers(changes, settings.tolerance)
         any_worse = bool(worse) or any(check.outcome == "fail" for check in others)
         found = counted(audit.findings, settings, ignores, changes, worse, any_worse=any_worse)
-    others += limits(audit, settings, ignores)
+    others += [*limits(audit, settings, ignores), *_outputs(audit, found)]
     if not found.checks and not any(check.kind == "finding" for check in others):
         others.append(_no_finding(settings, found, changes))
     return _gate((*found.checks, *others), found, settings, subject, changes, ignores, audit)
+
+
+def accepting(audit: Audit, settings: GateSettings, *, subject: Side) -> Gate:
+    """The verdict on a state that becomes the baseline: its findings are accepted, limits hold.
+
+    Inconclusive where the samples are too few to compare anything with it.
+    """
+    ignores = Ignores(settings, audit.layers)
+    found = counted(audit.findings, settings, ignores)
+    if not audit.audited:
+        return _without_layers(audit, settings, ignores, subject, None)
+    others = (*found.others, *(waived.finding for waived in found.waived))
+    accepted = tuple(Waived(x, ACCEPTED) for x in audit.findings if x not in others)
+    found = Counted((), (*found.waived, *accepted), found.others)
+    checks = [*limits(audit, settings, ignores), *_outputs(audit, found)]
+    checks.append(_enough(audit) or _no_finding(settings, found, None))
+    return _gate(checks, found, settings, subject, None, ignores, audit)
+
+
+def _enough(audit: Audit) -> Check | None:
+    """An inconclusive check where there is no interval to compare with."""
+    known = (layer.output_shift for layer in audit.audited if layer.output_shift is not None)
+    if any(shift.standard_error is not None for shift in known):
+        return None
+    return Check(
+        kind="measurement",
+        name="samples",
+        title="samples for a baseline",
+        outcome="inconclusive",
+        sentence="The samples are too few for intervals: no gate against this baseline could tell "
+        "anything.",
+        remedy="Measure on more samples: at least 8, better 160 or more (8 groups of 20).",
+    )
+
+
+def _without_layers(
+    audit: Audit,
+    settings: GateSettings,
+    ignores: Ignores,
+    subject: Side,
+    changes: Changes | None,
+) -> Gate:
+    found = counted(audit.findings, settings, ignores, changes)
+    checks = (_nothing(audit), *found.checks)
+    verdict = _gate(checks, found, settings, subject, changes, ignores, audit)
+    return replace(verdict, notes=(*verdict.notes, *_not_judged(settings)))
+
+
+def _outputs(audit: Audit, found: Counted) -> Iterator[Check]:
+    """A failure where outputs are not finite, whatever findings count; once only."""
+    if audit.network is None or not audit.network.not_finite:
+        return
+    if any(check.name == NON_FINITE_OUTPUTS for check in found.checks):
+        return
+    yield Check(
+        kind="measurement",
+        name="finite",
+        title="outputs are finite",
+        outcome="fail",
+        sentence=f"The outputs of {plural(audit.network.not_finite, 'sample')} are not finite.",
+        remedy="Look at the layers behind the last BatchNorm layer, and for overflow in half "
+        "precision.",
+    )
 
 
 def not_finite(
@@ -105,11 +165,17 @@ def _gate(
         checks=ordered,
         waived=found.waived,
         findings=found.others,
-        unused_ignores=ignores.unused(),
+        unused_ignores=ignores.unused(_not_run(settings, changes)),
         changes=changes,
         notes=audit.notes if audit else (),
         exit_code=0 if outcome == "pass" or tolerated else 1,
     )
+
+
+def _not_run(settings: GateSettings, changes: Changes | None) -> tuple[str, ...]:
+    """The checks of single layers that there was no occasion for."""
+    ran = {"max_layer_esm": settings.max_layer_esm is not None, "layer_esm": changes is not None}
+    return tuple(name for name in LAYER_CHECKS if not ran[name])
 
 
 def _nothing(audit: Audit) -> Check:
@@ -145,9 +211,24 @@ def _sentence(
         return f"{len(chosen)} of {of} {'fails' if len(chosen) == 1 else 'fail'}: {names}."
     if outcome == "inconclusive":
         ending = ' This counts as a pass (inconclusive = "pass").' if tolerated else ""
-        return f"The data are too few to tell: {names}.{ending}"
+        return f"These data do not tell: {names}.{ending}"
     verdict = f" {audit.verdict.sentence}" if audit and audit.verdict else ""
+    if audit and audit.verdict and audit.verdict.level == "undecided":
+        verdict = _undecided(audit)
     return f"{plural(len(chosen), 'check')} passed.{verdict}"
+
+
+def _undecided(audit: Audit) -> str:
+    """What is certain where a verdict on every layer is not."""
+    known = [x for x in audit.audited if x.output_shift is not None and x.output_shift.high]
+    if not known:
+        return ""
+    worst = max(known, key=lambda x: (x.output_shift and x.output_shift.high) or 0.0)
+    assert worst.output_shift is not None
+    return (
+        f" The largest output shift is {with_interval(worst.output_shift)} in {named(worst.name)}, "
+        "by the upper end of the interval."
+    )
 
 
 def _named(check: Check) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from bnaudit.config import GateSettings
 from bnaudit.findings.catalogue import find_rule
-from bnaudit.findings.gate.held import EXCESS, held, settled
+from bnaudit.findings.gate.held import held, ruled_out_from, settled, without_figure
 from bnaudit.findings.gate.ignores import Ignores
 from bnaudit.findings.phrases import named, number, plural, root_mean_square, some_of, with_interval
 from bnaudit.findings.policy import Policy
@@ -16,16 +17,13 @@ from bnaudit.results import SEVERITIES, Audit, Check, Estimate, LayerAudit
 
 SHIFT_RULE = "BN101"
 
-MOST_SAMPLES = 10_000_000
-"""A number of samples beyond which nobody would ask for them."""
-
 
 def layer_limits(audit: Audit, settings: GateSettings, ignores: Ignores) -> Iterator[Check]:
     """One check for each limit on the layers that is set."""
     if settings.max_layer_esm is not None:
         yield _layers(audit, settings.max_layer_esm, ignores)
     if settings.max_total_esm is not None:
-        yield _total(audit, settings.max_total_esm)
+        yield _total(audit, settings.max_total_esm, ignores)
 
 
 def open_layers(
@@ -39,10 +37,7 @@ def open_layers(
     if not (counts and policy.wants(rule) and ignores.selects(SHIFT_RULE)):
         return
     threshold = policy.limits(rule)["shift"]
-    layers = [layer for layer in audit.audited if layer.output_shift is not None]
-    found = beyond([layer.output_shift for layer in layers], threshold)
-    pairs = zip(layers, found, strict=True)
-    doubtful = [x for x, above in pairs if not above and not _ruled_out(x, threshold)]
+    _, doubtful = _over_and_doubtful(audit, threshold)
     if not doubtful or ignores.code(SHIFT_RULE) is not None:
         return
     doubtful = [x for x in doubtful if ignores.layer(x.name, SHIFT_RULE) is None]
@@ -61,25 +56,24 @@ def open_layers(
 
 
 def _layers(audit: Audit, limit: float, ignores: Ignores) -> Check:
-    layers = [x for x in audit.audited if x.output_shift is not None]
-    above = beyond([x.output_shift for x in layers], limit)
-    over = [x for x, is_over in zip(layers, above, strict=True) if is_over]
-    over = [x for x in over if ignores.layer(x.name, "max_layer_esm") is None]
-    pairs = zip(layers, above, strict=True)
-    doubtful = [x for x, is_over in pairs if not is_over and not _ruled_out(x, limit)]
-    doubtful = [x for x in doubtful if ignores.layer(x.name, "max_layer_esm") is None]
-    worst = max(over or doubtful or layers, key=lambda x: _shift(x).value, default=None)
     check = Check(
         kind="limit",
         name="max_layer_esm",
-        title=f"output shift of a layer at most {number(limit)}",
+        title="largest output shift of a layer",
         outcome="pass",
-        sentence="No layer has an output shift to judge.",
-        value=None if worst is None else _shift(worst).value,
+        sentence="",
         limit=limit,
     )
-    if worst is None:
-        return check
+    layers = _with_figures(audit)
+    if not layers:
+        return without_figure(check, _NO_SHIFT)
+    wrong = _over_and_doubtful(audit, limit)
+    ignored = {x.name for side in wrong for x in side if ignores.layer(x.name, check.name)}
+    over, doubtful = ([x for x in side if x.name not in ignored] for side in wrong)
+    judged = [x for x in layers if x.name not in ignored]
+    worst = max(over or doubtful or judged or layers, key=lambda x: _shift(x).value)
+    largest = _shift(worst).value
+    check = replace(check, value=largest)
     of = plural(len(layers), "layer")
     figure = f"{with_interval(_shift(worst))} in {named(worst.name)}"
     if over:
@@ -89,22 +83,44 @@ def _layers(audit: Audit, limit: float, ignores: Ignores) -> Check:
     if doubtful:
         remedy = _more(doubtful, audit, limit)
         return settled(check, "inconclusive", _doubt(doubtful, audit, limit), doubtful, remedy)
-    return settled(check, "pass", f"The largest of {of} is {figure}.", ())
+    left_out = f"; the settings leave out {some_of(sorted(ignored))}" if ignored else ""
+    if not judged:
+        return settled(check, "pass", f"The settings leave out all of {of}.", ())
+    certain = f": not above {number(limit)} for certain" if largest > limit else ""
+    sentence = f"The largest of {plural(len(judged), 'layer')} is {figure}{certain}{left_out}."
+    return settled(check, "pass", sentence, ())
 
 
-def _total(audit: Audit, limit: float) -> Check:
+_NO_SHIFT = "no layer has an output shift"
+
+
+def _with_figures(audit: Audit) -> list[LayerAudit]:
+    return [layer for layer in audit.audited if layer.output_shift is not None]
+
+
+def _over_and_doubtful(audit: Audit, limit: float) -> tuple[list[LayerAudit], list[LayerAudit]]:
+    """The layers above the limit beyond noise, and those that may be far above it."""
+    layers = _with_figures(audit)
+    above = beyond([layer.output_shift for layer in layers], limit)
+    over = [layer for layer, is_over in zip(layers, above, strict=True) if is_over]
+    names = {layer.name for layer in over}
+    doubtful = [x for x in layers if x.name not in names and not _ruled_out(x, limit)]
+    return over, doubtful
+
+
+def _total(audit: Audit, limit: float, ignores: Ignores) -> Check:
     """The root mean square of the layers' output shifts, √(mean of D² − b)."""
-    layers = [x for x in audit.audited if x.output_shift is not None]
+    layers = [x for x in _with_figures(audit) if not ignores.everything(x.name)]
     check = Check(
         kind="limit",
         name="max_total_esm",
-        title=f"output shift over all layers at most {number(limit)}",
+        title="output shift over all layers",
         outcome="pass",
-        sentence="No layer has an output shift to judge.",
+        sentence="",
         limit=limit,
     )
     if not layers:
-        return check
+        return without_figure(check, _NO_SHIFT)
     says = f"The output shift over {plural(len(layers), 'layer')} (root mean square) is {{figure}}"
     found = root_mean_square_of(layers, 0.95)
     if found is None:
@@ -116,15 +132,15 @@ def _total(audit: Audit, limit: float) -> Check:
 def _ruled_out(layer: LayerAudit, limit: float) -> bool:
     """Whether an excess of half the limit is."""
     high = _shift(layer).high
-    return high is not None and high <= EXCESS * limit
+    return high is not None and high <= ruled_out_from(limit)
 
 
 def _doubt(layers: Sequence[LayerAudit], audit: Audit, limit: float) -> str:
     samples = audit.data.samples if audit.data else 0
-    names = some_of([layer.name for layer in layers])
+    whose = named(layers[0].name) if len(layers) == 1 else plural(len(layers), "layer")
     return (
         f"{plural(samples, 'sample')} {'is' if samples == 1 else 'are'} too few to tell whether "
-        f"the output shift of {plural(len(layers), 'layer')} ({names}) exceeds {number(limit)}."
+        f"the output shift of {whose} exceeds {number(limit)}."
     )
 
 
@@ -133,6 +149,8 @@ def _more(layers: Sequence[LayerAudit], audit: Audit, limit: float) -> str:
     if any(_shift(layer).standard_error is None for layer in layers):
         return "Measure on more samples: at least 8, better 160 or more (8 groups of 20)."
     needed = max(_needed(_shift(layer), samples, limit) for layer in layers)
+    from bnaudit.stats.paired import MOST_SAMPLES
+
     if needed > MOST_SAMPLES:
         return "Choose another limit: a figure lies at this one, which no number of samples tells."
     available = audit.data.available if audit.data else None
@@ -143,8 +161,8 @@ def _more(layers: Sequence[LayerAudit], audit: Audit, limit: float) -> str:
 
 def _needed(estimate: Estimate, samples: int, limit: float) -> int:
     """Until an excess of half the limit is ruled out, or the limit is exceeded for certain."""
-    middle = (1 + EXCESS) / 2 * limit
-    return samples_needed(estimate, samples, limit if estimate.value > middle else EXCESS * limit)
+    far = ruled_out_from(limit)
+    return samples_needed(estimate, samples, limit if estimate.value > (limit + far) / 2 else far)
 
 
 def _shift(layer: LayerAudit) -> Estimate:

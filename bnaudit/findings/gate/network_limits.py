@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 from bnaudit.config import GateSettings
 from bnaudit.findings.gate.held import PLAIN, Wording, held, settled, without_figure
-from bnaudit.findings.phrases import number
 from bnaudit.results import Audit, Check, Estimate
 
 _SHARE = Wording(lambda share: f"{100 * share:.3g}%")
 _ACCURACY = Wording(lambda wrong: f"{100 * (1 - wrong):.4g}%", beyond="below", other_way_round=True)
+
+_NO_SCORE = "the data have no labels, or the outputs are no class scores"
 
 
 def network_limits(audit: Audit, settings: GateSettings) -> Iterator[Check]:
@@ -24,22 +25,24 @@ def network_limits(audit: Audit, settings: GateSettings) -> Iterator[Check]:
 
 
 def _disagreement(audit: Audit, limit: float) -> Check:
-    title = f"class differs under mini-batch statistics on at most {_SHARE.shown(limit)}"
+    title = "share of samples whose class differs under mini-batch statistics"
     check = Check("limit", "max_disagreement", title, "pass", "", limit=limit)
     network = audit.network
+    if network is not None and not network.compared:
+        sentence = "There are fewer samples than one mini-batch: the classes were not compared."
+        return settled(check, "inconclusive", sentence, (), "Measure on more samples.")
     if network is None or network.agreement is None:
-        return without_figure(check)
+        return without_figure(check, "the outputs are no class scores")
     n = network.compared
     says = f"The class differs under mini-batch statistics on {{figure}} of {n:,} samples"
     return held(check, says, _share(n - round(network.agreement * n), n), limit, _SHARE)
 
 
 def _accuracy(audit: Audit, limit: float) -> Check:
-    title = f"top-1 accuracy at least {_ACCURACY.shown(1 - limit)}"
-    check = Check("limit", "min_accuracy", title, "pass", "", limit=limit)
+    check = Check("limit", "min_accuracy", "top-1 accuracy", "pass", "", limit=limit)
     score = audit.network.deployed if audit.network is not None else None
     if score is None:
-        return without_figure(check)
+        return without_figure(check, _NO_SCORE)
     n = score.samples
     wrong = _share(n - round(score.accuracy * n), n)
     return held(
@@ -55,11 +58,10 @@ def _share(successes: int, n: int) -> Estimate:
 
 
 def _loss(audit: Audit, limit: float) -> Check:
-    title = f"cross-entropy at most {number(limit)} nats"
-    check = Check("limit", "max_cross_entropy", title, "pass", "", limit=limit)
+    check = Check("limit", "max_cross_entropy", "mean cross-entropy", "pass", "", limit=limit)
     score = audit.network.deployed if audit.network is not None else None
     if score is None:
-        return without_figure(check)
+        return without_figure(check, _NO_SCORE)
     if score.loss is None:
         sentence = f"The mean cross-entropy on {score.samples:,} samples is not finite."
         return settled(check, "fail", sentence, (), "Look for outputs that overflow.")

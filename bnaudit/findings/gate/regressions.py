@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 from bnaudit.config import Tolerance
 from bnaudit.findings.gate.ignores import Ignores
 from bnaudit.findings.phrases import named, number, plural, some_of
-from bnaudit.results import Changes, Check, Difference, LayerChange
+from bnaudit.results import Changes, Check, Difference, LayerChange, Uncompared
 
 TOO_NOISY = 3.0
-"""Times the tolerance: a 95% interval of this half-width hides what the tolerance is there for.
+"""Times the tolerance: a comparison with more noise hides what the tolerance is there for.
 
-It is the noise that is judged, not the figure, so that an unchanged model is not inconclusive by
-chance: how noisy a comparison is depends on the numbers of samples.
+The noise is how far a figure has to get worse before it counts, at the level that holds for all
+figures at once: what passes got worse by at most 4 tolerances, or was missed by a rare chance. It
+is the noise that is judged, not the figure, so that an unchanged model is inconclusive for the
+number of its samples, and not by chance.
 """
 
 TOO_NOISY_SHARE = 10.0
@@ -46,13 +48,15 @@ class _Judged:
 
 
 def regressions(changes: Changes, tolerance: Tolerance, ignores: Ignores) -> Iterator[Check]:
-    """One check of all layers, and one for each figure of the network that both sides have."""
+    """One check of all layers, and one for each figure of the network that the baseline has."""
     yield _of_layers(changes, tolerance, ignores)
     for network in changes.network:
         figure = _FIGURES.get(network.figure)
         if figure is not None:
             judged = figure.judged(network.figure, network.change, tolerance)
             yield _of_network(figure, judged, changes)
+    for missing in changes.uncompared:
+        yield _uncompared(missing)
 
 
 def worse_layers(changes: Changes, tolerance: Tolerance) -> list[str]:
@@ -70,18 +74,22 @@ def _layers(changes: Changes, tolerance: Tolerance) -> list[tuple[LayerChange, _
 
 def _of_layers(changes: Changes, tolerance: Tolerance, ignores: Ignores) -> Check:
     judged = [found for _, found in _layers(changes, tolerance)]
-    worse = [x for x in judged if x.worse and ignores.layer(x.name, "layer_esm") is None]
-    hidden = [x for x in judged if x.open and ignores.layer(x.name, "layer_esm") is None]
+    wrong = [x for x in judged if x.worse or x.open]
+    ignored = [x.name for x in wrong if ignores.layer(x.name, "layer_esm") is not None]
+    worse = [x for x in wrong if x.worse and x.name not in ignored]
+    hidden = [x for x in wrong if x.open and x.name not in ignored]
     check = Check(
         kind="regression",
         name="layer_esm",
         title="output shift of each layer against the baseline",
-        outcome="pass",
-        sentence="No layer stands on both sides with figures.",
+        outcome="inconclusive",
+        sentence="No layer stands on both sides with figures: there is nothing to compare.",
+        remedy=WRITE_ANEW,
         limit=tolerance.layer_esm,
     )
     if not judged:
         return check
+    check = replace(check, outcome="pass", remedy=None)
     of = plural(len(judged), "layer")
     if worse:
         most = max(worse, key=lambda x: x.rise)
@@ -90,10 +98,7 @@ def _of_layers(changes: Changes, tolerance: Tolerance, ignores: Ignores) -> Chec
             f"{_figure(most, number)} in {named(most.name)}, where {number(most.tolerance)} is "
             "tolerated."
         )
-        remedy = (
-            "Recalibrate the checkpoint where its weights or its data changed on purpose, and "
-            "accept the new state with --write-baseline; else look for what changed."
-        )
+        remedy = THE_DATA if changes.same_weights else ANOTHER_STATE
         names = tuple(x.name for x in sorted(worse, key=lambda x: -x.rise))
         return replace(
             check,
@@ -107,7 +112,8 @@ def _of_layers(changes: Changes, tolerance: Tolerance, ignores: Ignores) -> Chec
     if hidden:
         return _inconclusive(check, hidden, changes)
     most = max(judged, key=lambda x: x.rise)
-    sentence = f"The largest change of {of} is {_figure(most, number)} in {named(most.name)}."
+    sentence = f"The largest change of {of} is {_figure(most, number)} in {named(most.name)}"
+    sentence += f"; the settings leave out {some_of(ignored)}." if ignored else "."
     return replace(check, sentence=sentence, value=most.rise, limit=most.tolerance)
 
 
@@ -116,13 +122,34 @@ def _inconclusive(check: Check, hidden: Sequence[_Judged], changes: Changes) -> 
     samples = f"{changes.before.samples:,} and {changes.after.samples:,} samples"
     sentence = (
         f"{samples} are too few to tell whether {some_of(names)} got worse than in the baseline: "
-        "the noise of the comparison is more than "
-        f"{TOO_NOISY:g} times what is tolerated."
+        f"the noise of the comparison is more than {TOO_NOISY:g} times what is tolerated."
     )
     return replace(
         check, outcome="inconclusive", sentence=sentence, layers=names, remedy=_more(changes)
     )
 
+
+def _uncompared(missing: Uncompared) -> Check:
+    return Check(
+        kind="regression",
+        name=missing.figure,
+        title=f"{_FIGURES[missing.figure].title} against the baseline",
+        outcome="inconclusive",
+        sentence=f"The baseline has a figure, and there is none to compare: {missing.reason}.",
+        remedy=WRITE_ANEW,
+    )
+
+
+WRITE_ANEW = "Measure as the baseline was measured, or write it anew with --write-baseline."
+
+ANOTHER_STATE = (
+    "Recalibrate the checkpoint where its weights or its data changed on purpose, and accept the "
+    "new state with --write-baseline; else look for what changed."
+)
+THE_DATA = (
+    "The checkpoint is that of the baseline: what changed are the data, or how they are prepared. "
+    "Mend those; recalibrate only where the model is meant for data like these."
+)
 
 _NO_NOISE = (
     "Where an older version wrote the baseline, which kept less, write it anew with "
@@ -163,7 +190,7 @@ def _of_network(figure: _Figure, judged: _Judged, changes: Changes) -> Check:
     if judged.worse:
         sentence = f"The {figure.title} got worse: {what}, where {tolerated}."
         return replace(check, outcome="fail", sentence=sentence)
-    if judged.noise is None:
+    if judged.surely is None:
         sentence = f"The {figure.title} went {what}: how noisy that is is not known."
         return replace(check, outcome="inconclusive", sentence=sentence, remedy=_NO_NOISE)
     if judged.open:
@@ -172,6 +199,14 @@ def _of_network(figure: _Figure, judged: _Judged, changes: Changes) -> Check:
             f"is tolerated, {figure.shown(judged.tolerance)}."
         )
         return replace(check, outcome="inconclusive", sentence=sentence, remedy=_more(changes))
+    if judged.rise > judged.tolerance and judged.surely > 0:
+        return replace(
+            check,
+            sentence=(
+                f"The {figure.title} went {what}: worse beyond noise, but not for certain by more "
+                f"than is tolerated, {figure.shown(judged.tolerance)}."
+            ),
+        )
     return check
 
 
@@ -185,26 +220,18 @@ def _figure(judged: _Judged, shown: Callable[[float], str]) -> str:
 
 def _shift(name: str, change: Difference, absolute: float, tolerance: Tolerance) -> _Judged:
     tolerated = max(absolute, tolerance.relative * change.before)
-    return _rising(name, change, tolerated, TOO_NOISY)
+    return _judged(name, change, 1, tolerated, TOO_NOISY)
 
 
-def _rising(
-    name: str, change: Difference, tolerance: float, most_noise: float = TOO_NOISY_SHARE
+def _judged(
+    name: str, change: Difference, sign: int, tolerance: float, most_noise: float
 ) -> _Judged:
-    rise, surely = change.difference, change.surely_low
-    return _Judged(name, change, rise, surely, _noise(change), tolerance, most_noise)
-
-
-def _falling(name: str, change: Difference, tolerance: float) -> _Judged:
-    surely = None if change.surely_high is None else -change.surely_high
-    noise = _noise(change)
-    return _Judged(name, change, -change.difference, surely, noise, tolerance, TOO_NOISY_SHARE)
-
-
-def _noise(change: Difference) -> float | None:
-    if change.low is None or change.high is None:
-        return None
-    return (change.high - change.low) / 2
+    """`sign`: 1 where more is worse, −1 where less is."""
+    limit = change.surely_low if sign > 0 else change.surely_high
+    rise = sign * change.difference
+    surely = None if limit is None else sign * limit
+    noise = None if surely is None else rise - surely
+    return _Judged(name, change, rise, surely, noise, tolerance, most_noise)
 
 
 def _percent(value: float) -> str:
@@ -219,12 +246,12 @@ _FIGURES: dict[str, _Figure] = {
     ),
     "accuracy": _Figure(
         "top-1 accuracy",
-        lambda name, change, t: _falling(name, change, t.accuracy),
+        lambda name, change, t: _judged(name, change, -1, t.accuracy, TOO_NOISY_SHARE),
         _percent,
     ),
     "disagreement": _Figure(
         "share of samples whose class differs under mini-batch statistics",
-        lambda name, change, t: _rising(name, change, t.disagreement),
+        lambda name, change, t: _judged(name, change, 1, t.disagreement, TOO_NOISY_SHARE),
         _percent,
     ),
 }
