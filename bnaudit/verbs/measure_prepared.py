@@ -25,6 +25,7 @@ def measure_prepared(parts: Prepared, settings: Settings, policy: Policy, progre
         compare=parts.compare,
         attribute=settings.attribute,
         train=parts.train,
+        weights=parts.weights,
         policy=policy,
         request=request_of(settings),
         progress=progress,

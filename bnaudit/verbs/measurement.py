@@ -35,6 +35,7 @@ from bnaudit.verbs.samples import Reader, check_positive
 from bnaudit.verbs.sources import Source, data_info
 from bnaudit.verbs.stored_state import state_of_model
 from bnaudit.verbs.trained_on import trained_on
+from bnaudit.verbs.weights import Weights
 
 KEPT_SAMPLES = 256
 """So many of the samples are looked at again, for what they tell about the data themselves."""
@@ -53,13 +54,15 @@ def measure_with(
     compare: Callable[[Any, Any], float | Mapping[str, float]] | None = None,
     attribute: int | Literal["all", "none"],
     train: Source | None = None,
+    weights: Weights | None = None,
     policy: Policy = DEFAULT,
     request: Request | None = None,
     progress: Bar,
 ) -> Audit:
     """Measure parts that are already in hand: what the command line and `measure` share.
 
-    The arguments are those of `measure`; `request`: the options, for the commands of findings.
+    The arguments are those of `measure`; `request`: the options, for the commands of findings;
+    `weights`: what the checkpoint had for the model.
     """
     policy = policy.checked()
     inner = unwrap(model)
@@ -79,7 +82,7 @@ def measure_with(
         train_batch_size=train_batch_size,
         request=request,
     )
-    stored = state_of_model(layers, model_info.checkpoint or model_info.source)
+    stored = state_of_model(layers, model_info.checkpoint or model_info.source, weights)
     stored = replace(stored, recalibrate=commands.recalibrate(audit))
     if any(layer.role == "estimated" for layer in layers):
         wanted = _attributed(attribute)

@@ -10,13 +10,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from bnaudit.checkpoints.contents import read_contents
 from bnaudit.checkpoints.load import LoadReport, load_checkpoint
 from bnaudit.checkpoints.read import read_checkpoint
+from bnaudit.checkpoints.stored_state import state_of_contents
 from bnaudit.config import Settings
 from bnaudit.engine.batches import default_forward
 from bnaudit.engine.conditions import Conditions
 from bnaudit.errors import InputError
 from bnaudit.results import ModelInfo
+from bnaudit.results.state import State
 from bnaudit.targets.data import DataTarget, Transform, open_data
 from bnaudit.targets.forward import build_compare, build_forward
 from bnaudit.targets.models import build_model
@@ -25,6 +28,7 @@ from bnaudit.verbs.devices import usable_device
 from bnaudit.verbs.measure import DEFAULT_BATCH_SIZE, autocast, pass_batch_size
 from bnaudit.verbs.samples import MapReader, Reader, StreamReader
 from bnaudit.verbs.sources import Source
+from bnaudit.verbs.weights import Weights
 
 _NAME_IT = (
     "name it with --model torchvision:NAME, timm:NAME, path/file.py:factory or "
@@ -45,16 +49,6 @@ class Prepared:
     transform: str | None
     weights: Weights | None = None
     train: Source | None = None
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Where in its file the model's tensors are: `names` gives each one's name in the state dict
-    at `key`, `dtypes` its type there."""
-
-    names: Mapping[str, str]
-    key: str
-    dtypes: Mapping[str, torch.dtype]
 
 
 def prepare(settings: Settings, default_samples: int) -> Prepared:
@@ -141,7 +135,16 @@ def _model(settings: Settings) -> tuple[nn.Module, ModelInfo, Weights | None]:
     )
     notes = load_notes(report)
     info = ModelInfo(info.source, 0, {}, str(checkpoint), report.sha256, notes, report.key)
-    return model, info, Weights(report.names, report.key, report.dtypes)
+    stored = _stored(checkpoint, report.key)
+    return model, info, Weights(report.names, report.key, report.dtypes, stored)
+
+
+def _stored(path: Path, key: str) -> State | None:
+    """The BatchNorm layers as the file has them; None where it cannot be read without loading."""
+    try:
+        return state_of_contents(read_contents(path, key=key or None))
+    except InputError:
+        return None
 
 
 def _pickled_model(path: Path, *, trust_pickle: bool) -> tuple[nn.Module, ModelInfo, Weights]:
@@ -156,8 +159,8 @@ def _pickled_model(path: Path, *, trust_pickle: bool) -> tuple[nn.Module, ModelI
     source = f"pickled {type(content).__qualname__}"
     info = ModelInfo(source, 0, {}, str(path), checkpoint.sha256, checkpoint_key=key)
     tensors = {n: t for n, t in content.state_dict().items() if isinstance(t, torch.Tensor)}
-    weights = Weights({n: n for n in tensors}, key, {n: t.dtype for n, t in tensors.items()})
-    return content, info, weights
+    dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
+    return content, info, Weights({n: n for n in tensors}, key, dtypes, _stored(path, key))
 
 
 def load_notes(report: LoadReport) -> tuple[str, ...]:

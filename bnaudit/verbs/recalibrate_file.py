@@ -23,7 +23,6 @@ from bnaudit.verbs.calibration import Choice
 from bnaudit.verbs.policy import policy_of
 from bnaudit.verbs.prepare import (
     Prepared,
-    Weights,
     open_other_data,
     prepare,
     reader_for,
@@ -31,6 +30,7 @@ from bnaudit.verbs.prepare import (
 from bnaudit.verbs.recalibrate import DEFAULT_SAMPLES
 from bnaudit.verbs.recalibration import Limits, Recalibration, recalibrate_with
 from bnaudit.verbs.sources import Source
+from bnaudit.verbs.weights import Weights
 
 DEFAULT_SPLIT = 0.5
 """The share of the data that verifies where nobody names verification data."""

@@ -1,0 +1,37 @@
+"""What a checkpoint file had for a model that was loaded from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from bnaudit.results.state import LayerState, State
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where in its file the model's tensors are: `names` gives each one's name in the state dict
+    at `key`, `dtypes` its type there.
+
+    `stored`: the BatchNorm layers as the file has them, under its own names; None where they cannot
+    be told without loading it.
+    """
+
+    names: Mapping[str, str]
+    key: str
+    dtypes: Mapping[str, torch.dtype]
+    stored: State | None = None
+
+    def stored_layer(self, layer: str) -> LayerState | None:
+        """The layer of the model that is called `layer`, as the file has it; None: not known."""
+        if self.stored is None:
+            return None
+        name = self.name_in_file(layer, "running_var")
+        return next((one for one in self.stored.layers if one.name == name), None)
+
+    def name_in_file(self, layer: str, leaf: str) -> str | None:
+        """What the file calls the layer whose tensor `leaf` was loaded into `layer`."""
+        own = self.names.get(f"{layer}.{leaf}")
+        return None if own is None else own.removesuffix(leaf).removesuffix(".")
