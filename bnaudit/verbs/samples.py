@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass, field
 from itertools import count
@@ -12,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
-from bnaudit.engine.batches import Batch, batch_size, map_tensors, slice_batch
+from bnaudit.engine.batches import Batch, batch_size, slice_batch
 from bnaudit.errors import InputError, one_line
 from bnaudit.stats.jackknife import deal, group_count
 from bnaudit.targets.samples import Loaded, SkipBad
+from bnaudit.verbs.fingerprint import Fingerprint
 
 STREAM_GROUPS = 64
 """A stream's length is not known while it is dealt out: dealt finely, pooled afterwards."""
@@ -76,31 +76,6 @@ def told(batches: Iterable[Any], source: str) -> Iterator[Any]:
         yield data
 
 
-class _Fingerprint:
-    """SHA-256 over a description and the first sample as the model gets it."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-        self._first = True
-
-    def describe(self, *facts: object) -> None:
-        self._hash.update(repr(facts).encode())
-
-    def first_sample(self, data: Any) -> None:
-        if self._first:
-            self._first = False
-            map_tensors(self._tensor, data)
-
-    def _tensor(self, tensor: Tensor) -> Tensor:
-        head = tensor[:1].detach().cpu().contiguous()
-        self._hash.update(str((head.dtype, tuple(head.shape))).encode())
-        self._hash.update(head.flatten().view(torch.uint8).numpy().tobytes())
-        return tensor
-
-    def hexdigest(self) -> str:
-        return self._hash.hexdigest()[:16]
-
-
 @dataclass
 class MapReader:
     """A seeded random subset of a map-style data set, read in a seeded random order.
@@ -138,7 +113,7 @@ class MapReader:
         self.groups = group_count(self.samples)
         self._order = order[: self.samples]
         self._group = deal(self.samples, self.groups)
-        self._fingerprint = _Fingerprint()
+        self._fingerprint = Fingerprint()
 
     def __iter__(self) -> Iterator[Batch]:
         # The loader draws a seed for its workers from this generator, not from the global one.
@@ -153,13 +128,14 @@ class MapReader:
         )
         first, usable = 0, False
         self.skipped.clear()  # of an earlier pass
+        self._fingerprint = Fingerprint()
         for index, loaded in enumerate(loader):
             positions = self._kept(loaded, first)
             first = min(first + self.batch_size, cast(int, self.samples))
             if loaded.batch is None:
                 continue
             usable = True
-            self._fingerprint.first_sample(loaded.batch)
+            self._fingerprint.add(loaded.batch, len(positions))
             yield Batch(index, loaded.batch, self._group[positions])
         if not usable:
             raise InputError(
@@ -203,9 +179,8 @@ class MapReader:
         return torch.arange(self.groups, device="cpu")
 
     def fingerprint(self) -> str:
-        """Over the length, the order and the first sample."""
-        self._fingerprint.describe(self.available, self._order.tolist())
-        return self._fingerprint.hexdigest()
+        """Over the length, the order and what was read in the last pass, in whatever batches."""
+        return self._fingerprint.hexdigest(self.available, self._order.tolist())
 
 
 def _length(loader: DataLoader[Any]) -> int | None:
@@ -246,10 +221,12 @@ class StreamReader:
         if isinstance(self.batches, DataLoader):
             self.batch_size = self.batch_size or self.batches.batch_size
             self.available = _length(self.batches)
-        self._fingerprint = _Fingerprint()
+        self._fingerprint = Fingerprint()
+        self._sizes: list[int] = []
 
     def __iter__(self) -> Iterator[Batch]:
         read = 0
+        self._fingerprint, self._sizes = Fingerprint(), []
         for index, data in enumerate(told(self.batches, self.source)):
             size = batch_size(data)
             if size == 0:
@@ -258,7 +235,8 @@ class StreamReader:
                 data = slice_batch(data, 0, self.samples - read, size)
                 size = self.samples - read
             self.batch_size = self.batch_size or size
-            self._fingerprint.first_sample(data)
+            self._fingerprint.add(data, size)
+            self._sizes.append(size)
             run = -(-size // RUNS_PER_BATCH)
             runs = torch.arange(size, device="cpu") // run
             yield Batch(index, data, (self._dealt + runs) % STREAM_GROUPS)
@@ -268,7 +246,6 @@ class StreamReader:
                 self.available = None  # samples come twice, or the length is not that of the data
             if self.samples is not None and read >= self.samples:
                 break
-        self._fingerprint.describe(read)
 
     @property
     def total(self) -> int | None:
@@ -298,5 +275,5 @@ class StreamReader:
         return torch.arange(STREAM_GROUPS, device="cpu") % groups
 
     def fingerprint(self) -> str:
-        """Over the first sample and the number read."""
-        return self._fingerprint.hexdigest()
+        """Over what was read in the last pass, and in which batches: they make the groups."""
+        return self._fingerprint.hexdigest(self._sizes)
