@@ -12,7 +12,7 @@ from bnaudit.config.lines import dotted
 from bnaudit.findings.catalogue import all_rules
 from bnaudit.findings.policy import Policy
 from bnaudit.findings.rule import Rule, Threshold
-from bnaudit.verbs.configured_codes import check_codes
+from bnaudit.verbs.configured_codes import check_codes, check_reports
 from bnaudit.verbs.policy import policy_of
 
 
@@ -43,6 +43,7 @@ def configuration(path: Path | None = None) -> Configuration:
     settings = resolve({}, file)
     if file is not None:
         check_codes(file)
+        check_reports(file, settings.gate.report)
     policy = policy_of(settings)
     every = tuple(_with_thresholds(in_force(settings, file), policy))
     return Configuration(Path.cwd(), found, every)

@@ -114,6 +114,30 @@ def test_json_has_every_setting_and_nothing_else_on_stdout(folder: Path, bnaudit
         ("[gate]\nfail_onn = 1", "bnaudit.toml:2: unknown key 'gate.fail_onn'"),
         ("\nignore = ['BN0', 'BN999']", "bnaudit.toml:2: ignore: "),
         ("[severity]\nBN999 = 'info'", "bnaudit.toml:2: "),
+        (
+            "[gate]\nignore = [\n'BN106',\n'BN999']",
+            "bnaudit.toml:4: gate.ignore: BN999: ",
+        ),
+        ("[gate]\nselect = 'BN999'", "bnaudit.toml:2: gate.select: BN999: no finding"),
+        (
+            "[gate.per_layer_ignores]\n'aux*' = ['BN1']\n'b*' = ['al']",
+            "bnaudit.toml:3: gate.per_layer_ignores 'b*': al: no such code or check; did you mean "
+            "'all'?",
+        ),
+        (
+            "[gate.per_layer_ignores]\n'b*' = ['layer_esms']",
+            "bnaudit.toml:2: gate.per_layer_ignores 'b*': layer_esms: no such code or check; did "
+            "you mean 'layer_esm'?",
+        ),
+        (
+            "[gate.per_layer_ignores]\n'b*' = ['XY']",
+            "bnaudit.toml:2: gate.per_layer_ignores 'b*': XY: no finding has that code or name; "
+            "bnaudit explain --all lists them; the checks are all, max_layer_esm, layer_esm",
+        ),
+        ("[gate]\nreport = 'junit:gate.xml'", "bnaudit.toml:2: gate.report junit:gate.xml: write "),
+        ("[gate]\nreport = ['junt=a.xml']", "bnaudit.toml:2: gate.report junt=a.xml: no such form"),
+        ("[thresholds.BN101]\nshift = 0.2\nshft = 0.1", "bnaudit.toml:3: threshold BN101.shft: "),
+        ("[thresholds.BN999]\nshift = 0.2", "bnaudit.toml:1: "),
     ],
 )
 def test_a_wrong_file_is_told(folder: Path, bnaudit: Run, text: str, says: str) -> None:
@@ -121,3 +145,31 @@ def test_a_wrong_file_is_told(folder: Path, bnaudit: Run, text: str, says: str) 
     ran = bnaudit("config", "show")
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith(f"error: {says}")
+
+
+@pytest.mark.parametrize("verb", ["inspect", "measure", "gate"])
+def test_every_verb_tells_the_line_of_what_the_gate_would_refuse(
+    folder: Path, bnaudit: Run, verb: str
+) -> None:
+    (folder / "bnaudit.toml").write_text("[gate]\nignore = ['BN999']\n")
+    ran = bnaudit(verb, "good.pt")
+    assert (ran.code, ran.out) == (2, "")
+    assert "error: bnaudit.toml:2: gate.ignore: BN999: no finding" in ran.err
+
+
+def test_a_report_that_cannot_be_written_is_told_by_what_would_write_it(
+    folder: Path, bnaudit: Run
+) -> None:
+    (folder / "bnaudit.toml").write_text("[gate]\nreport = ['json=a.json', 'junit=images']\n")
+    ran = bnaudit("config", "show")
+    assert ran.code == 2
+    assert "bnaudit.toml:2: --report junit=images: images is a folder" in ran.err
+    assert bnaudit("inspect", "good.pt").code == 0
+
+
+def test_codes_checks_and_reports_that_the_gate_takes_are_taken(folder: Path, bnaudit: Run) -> None:
+    (folder / "bnaudit.toml").write_text(
+        "[gate]\nselect = ['BN1', 'never-updated']\nignore = 'BN106'\nreport = 'junit=gate.xml'\n"
+        "[gate.per_layer_ignores]\n'aux*' = ['all', 'BN1', 'layer_esm', 'never-updated']\n"
+    )
+    assert bnaudit("config", "show").code == 0
