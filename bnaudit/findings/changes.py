@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container
+from dataclasses import replace
 
 from bnaudit.findings.comparability import (
     comparability,
@@ -55,6 +56,8 @@ def changes_between(
     """
     matching = match_layers(before.layers, after.layers)
     paired = same_samples(before, after)
+    weights = same_weights(before, after)
+    same = paired and weights
     in_total = tuple(m for m in matching.matches if m.after.name not in not_in_total)
     network = _network(before, after, in_total, paired=paired)
     shifts = [(Shift.of_output(m.before), Shift.of_output(m.after)) for m in matching.matches]
@@ -65,11 +68,13 @@ def changes_between(
         before=Side.of(before, before_source),
         after=Side.of(after, after_source),
         paired=paired,
-        same_weights=same_weights(before, after),
+        same_weights=weights,
         uncompared=tuple(uncompared(before, after)),
         layers=tuple(_layer(match, surely, paired=paired) for match in matching.matches),
         network=tuple(
-            NetworkChange(one.figure, _difference(one.difference, surely)) for one in network
+            NetworkChange(one.figure, _certain(difference) if same else difference)
+            for one in network
+            for difference in (_difference(one.difference, surely),)
         ),
         added=tuple(layer.name for layer in matching.added),
         removed=tuple(layer.name for layer in matching.removed),
@@ -77,6 +82,13 @@ def changes_between(
         lost=gained(before.findings, after.findings, earlier),
         notes=tuple(comparability(before, after, matching)),
     )
+
+
+def _certain(found: Difference) -> Difference:
+    """Of the same weights on the same samples: equal figures are equal on any others too."""
+    if found.difference != 0:
+        return found
+    return replace(found, low=0.0, high=0.0, surely_low=0.0, surely_high=0.0)
 
 
 def _layer(match: Match, surely: float, *, paired: bool) -> LayerChange:

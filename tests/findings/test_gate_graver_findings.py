@@ -52,7 +52,7 @@ def test_what_only_a_newer_version_finds_in_the_same_file_is_waived(after_reset:
     older = replace(now, findings=tuple(f for f in now.findings if f.code != "BN004"))
     verdict = judged(now, older)
     assert verdict.outcome == "pass"
-    assert waived(verdict)["BN004"] == "baseline"
+    assert waived(verdict)["BN004"] == "same weights"
 
 
 def test_a_finding_that_became_graver_fails_though_the_baseline_has_it(after_reset: Audit) -> None:

@@ -107,6 +107,7 @@ def test_a_layer_is_ignored_by_its_other_name_too() -> None:
 def test_ignores_that_match_nothing_any_more_are_reported(sound: Audit) -> None:
     verdict = judged(
         sound,
+        max_layer_esm=0.5,
         ignore=["BN101", "BN2,BN304"],
         per_layer_ignores={"left.*": ["BN101"], "head.*": ["all"], "*": ["max_layer_esm"]},
     )

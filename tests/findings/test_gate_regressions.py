@@ -264,16 +264,14 @@ def test_a_baseline_of_another_network_is_refused(sound: Audit) -> None:
     assert "\n" not in said
 
 
-def test_a_baseline_of_a_network_without_batchnorm_leaves_all_layers_new(wrong: Audit) -> None:
-    verdict = judged(wrong, audit_of(nn.Linear(32, 32), X))
-    assert failing(verdict)["BN101"] == (ONE,)
-
-
-def test_a_network_without_batchnorm_passes_against_any_baseline(sound: Audit) -> None:
-    verdict = judged(audit_of(nn.Linear(32, 32), X), sound)
-    assert verdict.outcome == "pass"
-    assert verdict.changes is not None
-    assert len(verdict.changes.removed) == 4
+def test_a_baseline_without_batchnorm_is_refused_and_so_is_a_network_that_lost_it(
+    sound: Audit,
+) -> None:
+    without = audit_of(nn.Linear(32, 32), X)
+    for audit, baseline in ((sound, without), (without, sound)):
+        with pytest.raises(InputError, match="shares no BatchNorm layer"):
+            judged(audit, baseline)
+    assert judged(without, without).outcome == "pass"
 
 
 # Baselines that were written elsewhere.
@@ -325,7 +323,9 @@ def test_what_makes_the_sides_less_comparable_is_noted(sound: Audit) -> None:
     notes = " ".join(verdict.changes.notes)
     for said in ("Other data: other.npz before", "Another transform: imagenet before", "of 16"):
         assert said in notes
-    assert not [check for check in verdict.checks if check.name == "disagreement"]
+    disagreement = check_of(verdict, "disagreement")
+    assert disagreement.outcome == "inconclusive"
+    assert "mini-batches of 16 before" in disagreement.sentence
 
 
 def test_layers_that_are_wrong_on_both_sides_are_not_new_on_other_data(wrong: Audit) -> None:

@@ -13,10 +13,10 @@ from bnaudit.results import Changes, Check, Difference, LayerChange, Uncompared
 TOO_NOISY = 3.0
 """Times the tolerance: a comparison with more noise hides what the tolerance is there for.
 
-The noise is how far a figure has to get worse before it counts, at the level that holds for all
-figures at once: what passes got worse by at most 4 tolerances, or was missed by a rare chance. It
-is the noise that is judged, not the figure, so that an unchanged model is inconclusive for the
-number of its samples, and not by chance.
+The noise is half the width of the interval that holds for all figures at once: what passes got
+worse by hardly more than 4 tolerances, one that is tolerated and three of noise. It is the noise
+that is judged, not the figure, so that an unchanged model is inconclusive for the number of its
+samples, and not by chance.
 """
 
 TOO_NOISY_SHARE = 10.0
@@ -230,7 +230,9 @@ def _judged(
     limit = change.surely_low if sign > 0 else change.surely_high
     rise = sign * change.difference
     surely = None if limit is None else sign * limit
-    noise = None if surely is None else rise - surely
+    noise = None
+    if change.surely_low is not None and change.surely_high is not None:
+        noise = (change.surely_high - change.surely_low) / 2
     return _Judged(name, change, rise, surely, noise, tolerance, most_noise)
 
 

@@ -162,13 +162,13 @@ def test_a_model_without_batchnorm_passes_with_a_note(bnaudit: Run, folder: Path
     assert "not judged: min_accuracy" in said
 
 
-def test_a_figure_without_labels_is_inconclusive(bnaudit: Run, work: Path) -> None:
+def test_a_limit_on_accuracy_without_labels_fails(bnaudit: Run, work: Path) -> None:
     with np.load(work / "digits.npz") as file:
         np.savez(work / "plain.npz", x=file["x_test"])
     plain = ("--data", "npz:plain.npz")
     (work / "bnaudit.toml").write_text(CONFIG.replace('data_arg = { split = "test" }\n', ""))
     ran = bnaudit("gate", HEALTHY, *plain, "--min-accuracy", "0.5")
     assert ran.code == 1
-    assert ran.out.startswith("INCONCLUSIVE")
-    assert "labelled data" in " ".join(ran.out.split())
+    assert ran.out.startswith("FAIL")
+    assert "no labels" in " ".join(ran.out.split())
     assert bnaudit("gate", HEALTHY, *plain).code == 0

@@ -96,7 +96,7 @@ def test_every_option_reaches_its_setting_and_wins_over_the_file(
         raise InputError("enough")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("bnaudit.cli.gate._judged", judged)
+    monkeypatch.setattr("bnaudit.cli.gate_run.judge", judged)
     table = "[gate]\n" if place[0] == "gate" else ""
     line = f"{table}{place[-1]} = {otherwise}\n" if otherwise else ""
     (tmp_path / "other.toml").write_text(line)
