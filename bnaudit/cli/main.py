@@ -100,7 +100,9 @@ def run() -> None:
         code = INTERRUPTED
     except Exception as error:
         if hasattr(error, "format_message"):  # click's usage errors, whose module typer hides
-            _fail(f"{error.format_message()} See {_help_for(error)}", USAGE)
+            if said := error.format_message():
+                _fail(f"{said} See {_help_for(error)}", USAGE)
+            sys.exit(USAGE)  # a group without a verb: its help has been printed
         traceback.print_exc()
         print(  # noqa: T201
             f"\nThis is a bug in bnaudit {__version__}, not in your input. Please report it on the "

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel
 
+from bnaudit.config.defaults import where_not_set
 from bnaudit.config.files import ConfigFile
 from bnaudit.config.lines import Place, dotted
 from bnaudit.config.settings import Settings
@@ -19,19 +20,24 @@ THRESHOLDS = "thresholds"
 
 @dataclass(frozen=True)
 class InForce:
-    """A setting by its dotted key, with its value; None: not set, the verb decides.
+    """A setting by its dotted key, with its value; None: not set, `otherwise` says what holds then.
 
     `source`: the file that sets it, None for a default; `line` of it, where that is known.
+    `follows`: the setting that it has its value from, as it has none of its own.
     """
 
     key: str
     value: Any
     source: str | None = None
     line: int | None = None
+    otherwise: str | None = None
+    follows: str | None = None
 
     @property
     def origin(self) -> str:
-        """`bnaudit.toml:7`, or "default"."""
+        """`bnaudit.toml:7`, "follows BN101.shift", or "default"."""
+        if self.follows is not None:
+            return f"follows {self.follows}"
         if self.source is None:
             return "default"
         return self.source if self.line is None else f"{self.source}:{self.line}"
@@ -39,7 +45,11 @@ class InForce:
 
 def in_force(settings: Settings, file: ConfigFile | None) -> tuple[InForce, ...]:
     """Every setting that a file can hold, in the order of the model; tables by their keys."""
-    return tuple(_settings(settings, file, ()))
+    words = where_not_set(settings)
+    return tuple(
+        replace(one, otherwise=words.get(one.key)) if one.value is None else one
+        for one in _settings(settings, file, ())
+    )
 
 
 def _settings(model: BaseModel, file: ConfigFile | None, place: Place) -> Iterator[InForce]:

@@ -24,7 +24,7 @@ def print_settings(
 ) -> None:
     """A row a setting: its key, its value as TOML writes it, where it comes from.
 
-    `hidden`: how many more have their default.
+    `hidden`: how many more have their default, or follow these.
     """
     if file is None:
         console.print(Text(_not_found(folder)))
@@ -35,18 +35,30 @@ def print_settings(
         table.add_column("from", overflow="fold")
         for setting in settings:
             origin = Text(setting.origin, style="dim" if setting.source is None else "")
-            table.add_row(Text(setting.key), _value(setting.value), origin)
+            table.add_row(Text(setting.key), _value(setting), origin)
         console.print(table)
     elif file is not None:
         console.print(Text(f"{file} sets nothing"))
     if hidden:
-        console.print(Text(f"\n{hidden} settings have their default; --all shows them"))
+        how = "have their default, or follow others"
+        console.print(Text(f"\n{hidden} settings {how}; --all shows them"))
 
 
 def settings_document(settings: Sequence[InForce], file: Path | None, folder: Path) -> str:
-    """The same as JSON, for programs; `line` null: a default, or not known."""
+    """The same as JSON, for programs; `line` null: a default, or not known.
+
+    `otherwise`: what holds where `value` is null, in words.
+    """
     rows = [
-        {"key": s.key, "value": _plain(s.value), "file": s.source, "line": s.line} for s in settings
+        {
+            "key": s.key,
+            "value": _plain(s.value),
+            "otherwise": s.otherwise,
+            "follows": s.follows,
+            "file": s.source,
+            "line": s.line,
+        }
+        for s in settings
     ]
     document = {
         "schema": SCHEMA,
@@ -64,9 +76,10 @@ def _not_found(folder: Path) -> str:
     )
 
 
-def _value(value: Any) -> Text:
+def _value(setting: InForce) -> Text:
+    value = setting.value
     if value is None:
-        return Text("not set", style="dim")
+        return Text(setting.otherwise or "not set", style="dim")
     try:
         return Text(toml_value(_plain(value)))
     except InputError:  # a date of the user's own

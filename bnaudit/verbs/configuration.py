@@ -9,7 +9,7 @@ from pathlib import Path
 from bnaudit.config import find_config, read_config, resolve
 from bnaudit.config.in_force import THRESHOLDS, InForce, in_force
 from bnaudit.config.lines import dotted
-from bnaudit.findings.catalogue import all_rules
+from bnaudit.findings.catalogue import all_rules, find_rule
 from bnaudit.findings.policy import Policy
 from bnaudit.findings.rule import Rule, Threshold
 from bnaudit.verbs.configured_codes import check_codes, check_reports
@@ -29,8 +29,8 @@ class Configuration:
 
     @property
     def set_in_file(self) -> tuple[InForce, ...]:
-        """Without the defaults."""
-        return tuple(setting for setting in self.settings if setting.source is not None)
+        """Without the defaults, and without what only follows another setting."""
+        return tuple(s for s in self.settings if s.source is not None and s.follows is None)
 
 
 def configuration(path: Path | None = None) -> Configuration:
@@ -60,21 +60,29 @@ def _with_thresholds(settings: tuple[InForce, ...], policy: Policy) -> Iterator[
 
 
 def _thresholds(settings: tuple[InForce, ...], policy: Policy) -> Iterator[InForce]:
-    """A line a threshold of a finding, set or not; one that follows another's says so by value."""
+    """A line a threshold of a finding, set or not; one that follows another's says so."""
     given = {setting.key: setting for setting in settings}
     for rule in all_rules():
         limits = policy.limits(rule)
         for threshold in rule.thresholds:
-            keys = _keys(rule, threshold)
-            source = next((given[key] for key in keys if key in given), None)
-            key, value = keys[0], limits[threshold.name]
-            if source is None:
-                yield InForce(key, value)
+            own = [_key(name, threshold) for name in (rule.code, rule.name)]
+            value = limits[threshold.name]
+            source = next((given[key] for key in own if key in given), None)
+            if source is not None:
+                yield InForce(own[0], value, source.source, source.line)
+            elif led := _leader(threshold):
+                keys = [_key(name, threshold) for name in (led.code, led.name)]
+                source = next((given[key] for key in keys if key in given), InForce("", value))
+                followed = f"{led.code}.{threshold.name}"
+                yield InForce(own[0], value, source.source, source.line, follows=followed)
             else:
-                yield InForce(key, value, source.source, source.line)
+                yield InForce(own[0], value)
 
 
-def _keys(rule: Rule, threshold: Threshold) -> list[str]:
-    """Where it may have been set: under its own code or name, or for the rule that it follows."""
-    names = [rule.code, rule.name, *([threshold.same_as] if threshold.same_as else [])]
-    return [dotted((THRESHOLDS, name, threshold.name)) for name in names]
+def _key(rule: str, threshold: Threshold) -> str:
+    return dotted((THRESHOLDS, rule, threshold.name))
+
+
+def _leader(threshold: Threshold) -> Rule | None:
+    """The rule whose threshold of the same name it follows, by code or name as that is set."""
+    return find_rule(threshold.same_as) if threshold.same_as else None

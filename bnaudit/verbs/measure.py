@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from bnaudit.config.defaults import BATCH_SIZE, SAMPLES
 from bnaudit.engine.batches import default_forward
 from bnaudit.engine.conditions import Conditions
 from bnaudit.engine.wrappers import unwrap
@@ -22,9 +23,9 @@ from bnaudit.verbs.measurement import measure_with
 from bnaudit.verbs.samples import check_positive
 from bnaudit.verbs.sources import Source, reader_of
 
-DEFAULT_BATCH_SIZE = 32
+DEFAULT_BATCH_SIZE = BATCH_SIZE
 
-DEFAULT_SAMPLES = 2000
+DEFAULT_SAMPLES = SAMPLES
 """How many samples the command line draws unless told otherwise."""
 
 _AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from bnaudit.config.defaults import CALIBRATION_SAMPLES
 from bnaudit.engine.batches import default_forward
 from bnaudit.engine.conditions import Conditions
 from bnaudit.engine.memory import parse_size
@@ -24,7 +25,7 @@ from bnaudit.verbs.recalibration import Limits, Recalibration, recalibrate_with
 from bnaudit.verbs.samples import check_positive
 from bnaudit.verbs.sources import Source, reader_of
 
-DEFAULT_SAMPLES = 1000
+DEFAULT_SAMPLES = CALIBRATION_SAMPLES
 """How many calibration samples the command line draws unless told otherwise."""
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from bnaudit.checkpoints.patch import patch_checkpoint
 from bnaudit.checkpoints.target import check_target
 from bnaudit.config import Settings
+from bnaudit.config.defaults import SPLIT
 from bnaudit.engine.memory import parse_size
 from bnaudit.errors import InputError
 from bnaudit.results import Recalibrated
@@ -31,9 +32,6 @@ from bnaudit.verbs.recalibrate import DEFAULT_SAMPLES
 from bnaudit.verbs.recalibration import Limits, Recalibration, recalibrate_with
 from bnaudit.verbs.sources import Source
 from bnaudit.verbs.weights import Weights
-
-DEFAULT_SPLIT = 0.5
-"""The share of the data that verifies where nobody names verification data."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,7 @@ def _sources(
             "--verify out: then a part of --data is kept for it (--verify-split)"
         )
     if settings.verify is None:
-        share = settings.verify_split or DEFAULT_SPLIT
+        share = settings.verify_split or SPLIT
         if settings.verify_split is None:
             say(f"no --verify: {share:.0%} of the data are kept for the verification")
         return mine.split(share, samples)

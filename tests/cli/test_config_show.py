@@ -10,6 +10,7 @@ import pytest
 from workplace import Run, contents
 
 from bnaudit.config import Settings
+from bnaudit.findings.catalogue import find_rule
 
 CONFIG = """\
 checkpoint = "good.pt"
@@ -50,18 +51,51 @@ def test_it_shows_what_the_file_sets_and_on_which_line(folder: Path, bnaudit: Ru
     assert table["gate.tolerance.accuracy"] == ("0.05", "bnaudit.toml:11")
     assert table['gate.per_layer_ignores."layer1.*"'] == ('["BN107"]', "bnaudit.toml:14")
     assert "seed" not in table
-    assert "settings have their default; --all shows them" in ran.out
+    assert "settings have their default, or follow others; --all shows them" in ran.out
     assert max(map(len, ran.out.splitlines())) <= 80
     assert contents(folder) == before
 
 
-def test_a_threshold_that_follows_another_is_shown_with_its_value(
+@pytest.mark.parametrize("name", ["BN101", find_rule("BN101").name])
+def test_thresholds_that_follow_another_are_shown_as_such_and_only_with_all(
+    folder: Path, bnaudit: Run, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    (folder / "bnaudit.toml").write_text(CONFIG.replace("BN101", name))
+    table = rows(bnaudit("config", "show").out)
+    assert [key for key in table if key.startswith("thresholds")] == ["thresholds.BN101.shift"]
+    table = rows(bnaudit("config", "show", "--all").out)
+    assert table["thresholds.BN101.shift"] == ("0.2", "bnaudit.toml:6")
+    assert table["thresholds.BN103.shift"] == ("0.2", "follows BN101.shift")
+    assert table["thresholds.BN301.shift"][1] == "default"  # has its own
+
+
+def test_a_threshold_of_its_own_follows_none(folder: Path, bnaudit: Run) -> None:
+    (folder / "bnaudit.toml").write_text(f"{CONFIG}\n[thresholds.BN103]\nshift = 0.4\n")
+    table = rows(bnaudit("config", "show").out)
+    assert table["thresholds.BN103.shift"] == ("0.4", "bnaudit.toml:17")
+
+
+def test_what_depends_on_the_verb_or_on_another_setting_is_shown_as_it_will_be(
     folder: Path, bnaudit: Run
 ) -> None:
-    (folder / "bnaudit.toml").write_text(CONFIG)
-    table = rows(bnaudit("config", "show").out)
-    assert table["thresholds.BN103.shift"] == ("0.2", "bnaudit.toml:6")
-    assert "thresholds.BN301.shift" not in table  # has its own
+    table = rows(bnaudit("config", "show", "--all").out)
+    assert table["batch_size"] == ("32, or a loader's own", "default")
+    assert table["train_batch_size"] == ("32, as batch_size", "default")
+    assert table["samples"] == ("2000; recalibrate: 1000", "default")
+    (folder / "bnaudit.toml").write_text("batch_size = 8\n")
+    table = rows(bnaudit("config", "show", "--all").out)
+    assert table["batch_size"] == ("8", "bnaudit.toml:1")
+    assert table["train_batch_size"] == ("8, as batch_size", "default")
+
+
+@pytest.mark.parametrize("group", [[], ["config"]])
+def test_a_group_without_a_verb_prints_its_help_and_no_error(
+    bnaudit: Run, group: list[str]
+) -> None:
+    ran = bnaudit(*group)
+    assert (ran.code, ran.err) == (2, "")
+    assert "Usage: " in ran.out
 
 
 def test_all_shows_every_setting_and_threshold(folder: Path, bnaudit: Run) -> None:
@@ -101,10 +135,14 @@ def test_json_has_every_setting_and_nothing_else_on_stdout(folder: Path, bnaudit
     assert settings["gate.max_layer_esm"] == {
         "key": "gate.max_layer_esm",
         "value": tomllib.loads(CONFIG)["gate"]["max-layer-esm"],
+        "otherwise": None,
+        "follows": None,
         "file": "bnaudit.toml",
         "line": 9,
     }
-    assert settings["seed"] == {"key": "seed", "value": 0, "file": None, "line": None}
+    assert (settings["seed"]["value"], settings["seed"]["file"]) == (0, None)
+    assert settings["samples"]["otherwise"] == "2000; recalibrate: 1000"
+    assert settings["thresholds.BN103.shift"]["follows"] == "BN101.shift"
 
 
 @pytest.mark.parametrize(
