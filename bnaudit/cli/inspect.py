@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bnaudit.config import Settings
+    from bnaudit.results.findings import Finding
     from bnaudit.results.inspection import Inspection
 
 EPILOG = """\
@@ -112,8 +113,9 @@ def inspect(
     Layers are found by the names of their tensors. The statistics in figures and histograms, and
     what is wrong with them by themselves: never updated, not warmed up, broken, dead channels, in
     too small a number format. Nothing in the file is run or changed, and of a large file only the
-    statistics are read; with --against, the weights too, piece by piece. Of several files, one
-    that cannot be read does not keep the others from being inspected; the exit code is 2 then.
+    statistics are read; with --against, the weights too, piece by piece. Several files get a line
+    each, and the tables with --all or where --fail-on fails; one that cannot be read does not keep
+    the others from being inspected, and the exit code is 2 then.
     """
     given = {k: v for k, v in locals().items() if k not in COMMAND_LINE_ONLY}
     paths = list(dict.fromkeys(checkpoints or []))
@@ -124,6 +126,7 @@ def inspect(
     from bnaudit.report.files import check_folder
     from bnaudit.report.inspection import print_inspection
     from bnaudit.report.inspection_files import write_inspection
+    from bnaudit.report.inspection_line import line
 
     severities = _that_fail(fail_on)
     messages = screen.messages()
@@ -133,6 +136,7 @@ def inspect(
     if settings.output is not None:
         check_folder(settings.output)
     paths = paths or [settings.checkpoint]
+    several = len(paths) > 1
     console = messages if json else screen.tables()
     folders = _folders(paths, settings.output)
     inspected: list[Inspection] = []
@@ -140,15 +144,21 @@ def inspect(
         inspected.append(found)
         written = [write_inspection(found, folders[path])] if path in folders else []
         if not json or messages.is_terminal:
-            if len(inspected) > 1:
+            if not several:
+                print_inspection(found, console, all_layers=show_all)
+                screen.print_written(console, written)
+                continue
+            screen.say_whole(console, line(found))
+            if show_all or _that_count(found, severities):
+                print_inspection(found, console, all_layers=show_all)
                 console.print()
-            print_inspection(found, console, all_layers=show_all)
-            screen.print_written(console, written)
     if json:
-        typer.echo(_document(inspected, several=len(paths) > 1), nl=False)
-    grave = [found.file.path for found in inspected if _fails(found, severities)]
-    if grave and len(paths) > 1:
-        screen.say(messages, f"failed (--fail-on {fail_on}): {', '.join(grave)}")
+        typer.echo(_document(inspected, several=several), nl=False)
+    elif several and folders:
+        screen.say(console, f"written to {settings.output}: a folder for each file")
+    grave = [found for found in inspected if _that_count(found, severities)]
+    if grave and several:
+        screen.say_whole(messages, _failed(grave, severities, fail_on))
     if len(inspected) < len(paths):
         raise typer.Exit(UNREADABLE)
     if grave:
@@ -177,7 +187,7 @@ def _inspected(
         except InputError as error:
             if len(paths) == 1:
                 raise
-            screen.say(messages, f"error: {' '.join(str(error).split())}")
+            screen.say_whole(messages, f"error: {' '.join(str(error).split())}")
         else:
             yield path, found
 
@@ -218,5 +228,12 @@ def _that_fail(fail_on: str) -> tuple[str, ...]:
     return SEVERITIES[: [*SEVERITIES].index(fail_on) + 1]
 
 
-def _fails(found: Inspection, severities: Sequence[str]) -> bool:
-    return any(finding.severity in severities for finding in found.findings)
+def _that_count(found: Inspection, severities: Sequence[str]) -> list[Finding]:
+    return [finding for finding in found.findings if finding.severity in severities]
+
+
+def _failed(grave: Sequence[Inspection], severities: Sequence[str], fail_on: str) -> str:
+    from bnaudit.report.inspection_line import codes
+
+    files = (f"{each.file.path} ({codes(_that_count(each, severities))})" for each in grave)
+    return f"failed (--fail-on {fail_on}): {', '.join(files)}"

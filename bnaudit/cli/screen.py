@@ -100,6 +100,11 @@ def say(console: Console, line: str) -> None:
     console.print(Text(line))
 
 
+def say_whole(console: Console, line: str) -> None:
+    """A line that may be long and is to be searched for: never broken by us."""
+    console.print(Text(line), soft_wrap=True)
+
+
 def print_lines(console: Console, lines: Sequence[str]) -> None:
     """Each on a line of its own."""
     for line in lines:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -79,20 +80,55 @@ def test_the_policy_decides_what_is_found_at_all(bnaudit: Run, files: Path) -> N
     assert bnaudit("inspect", "broken.pt", "--fail-on", "warning").code == 1
 
 
-def test_each_of_several_files_is_shown_and_those_that_fail_are_named(
+def test_each_of_several_files_has_a_line_and_those_that_fail_all_of_it(
     bnaudit: Run, files: Path
 ) -> None:
     ran = bnaudit("inspect", "sound.pt", "broken.pt", "dead.pt", "--fail-on", "error")
     assert ran.code == 1
-    assert [ran.out.index(f"checkpoint  {name}") for name in ("sound", "broken", "dead")] == sorted(
-        ran.out.index(f"checkpoint  {name}") for name in ("sound", "broken", "dead")
-    )
-    assert ran.err.splitlines() == ["failed (--fail-on error): broken.pt"]
+    lines = [text for text in ran.out.splitlines() if text.partition(":")[0].endswith(".pt")]
+    assert lines[0] == "sound.pt: 1 layer: no findings"
+    assert lines[1].startswith("broken.pt: 1 layer: error BN001")
+    assert lines[2].startswith("dead.pt: 1 layer: ")
+    assert "BN012" in lines[2]
+    assert "error" not in lines[2]
+    assert re.findall(r"checkpoint  (\S+)", ran.out) == ["broken.pt"]
+    assert ran.err.splitlines() == ["failed (--fail-on error): broken.pt (error BN001)"]
     assert bnaudit("inspect", "sound.pt", "dead.pt", "--fail-on", "error").code == 0
 
 
+def test_several_files_are_shown_whole_where_that_is_asked_for(bnaudit: Run, files: Path) -> None:
+    assert bnaudit("inspect", "sound.pt", "dead.pt").out.count("checkpoint  ") == 0
+    ran = bnaudit("inspect", "sound.pt", "dead.pt", "--all")
+    assert re.findall(r"checkpoint  (\S+)", ran.out) == ["sound.pt", "dead.pt"]
+
+
 def test_a_file_that_is_given_twice_is_inspected_once(bnaudit: Run, files: Path) -> None:
-    assert bnaudit("inspect", "sound.pt", "sound.pt").out.count("checkpoint  ") == 1
+    ran = bnaudit("inspect", "sound.pt", "sound.pt")
+    assert ran.out.count("checkpoint  ") == 1
+    assert "sound.pt: 1 layer" not in ran.out
+
+
+def test_the_lines_of_several_files_are_not_broken(bnaudit: Run, files: Path) -> None:
+    long = Path("a" * 60) / ("b" * 60)
+    long.mkdir(parents=True)
+    (long / "broken.pt").write_bytes(Path("broken.pt").read_bytes())
+    ran = bnaudit("inspect", "hole.pt", long / "no.pt", long / "broken.pt", "--fail-on", "error")
+    errors = [f"error: {name}: no such file" for name in ("hole.pt", str(long / "no.pt"))]
+    shown = ran.err.splitlines()
+    assert [text[: len(e)] for text, e in zip(shown, errors, strict=False)] == errors
+    assert shown[2:] == [f"failed (--fail-on error): {long / 'broken.pt'} (error BN001)"]
+    assert f"{long / 'broken.pt'}: 1 layer: " in ran.out
+
+
+def test_files_without_batch_norm_or_statistics_say_so_in_their_line(
+    bnaudit: Run, files: Path
+) -> None:
+    state = torch.load("sound.pt")
+    torch.save({k: v for k, v in state.items() if k.startswith("0.")}, "plain.pt")
+    torch.save({k: v for k, v in state.items() if "running_var" not in k}, "lost.pt")
+    out = bnaudit("inspect", "plain.pt", "lost.pt").out.splitlines()
+    assert out[0] == "plain.pt: no BatchNorm layers: no findings"
+    assert out[1] == "lost.pt: 0 layers, 1 without statistics: error BN006"
 
 
 @pytest.mark.parametrize("order", [("hole.pt", "broken.pt"), ("broken.pt", "hole.pt")])
@@ -101,7 +137,7 @@ def test_one_unreadable_file_does_not_keep_the_others_from_being_inspected(
 ) -> None:
     ran = bnaudit("inspect", *order, "net.py", "--fail-on", "error")
     assert ran.code == 2
-    assert "checkpoint  broken.pt" in ran.out
+    assert "broken.pt: 1 layer: " in ran.out
     errors = [line for line in ran.err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 2
     assert "hole.pt: no such file" in errors[0]
@@ -123,7 +159,8 @@ def test_several_files_are_an_array_and_one_is_an_object(bnaudit: Run, files: Pa
 def test_each_of_several_files_gets_a_folder_of_its_name(bnaudit: Run, files: Path) -> None:
     Path("other").mkdir()
     Path("other/SOUND.pt").write_bytes(Path("sound.pt").read_bytes())
-    assert bnaudit("inspect", "sound.pt", "other/SOUND.pt", "dead.pt", "-o", "out").code == 0
+    ran = bnaudit("inspect", "sound.pt", "other/SOUND.pt", "dead.pt", "-o", "out")
+    assert ran.code == 0
     found = {
         path.parent.name: json.loads(path.read_text())["file"]["path"]
         for path in Path("out").rglob("inspection.json")
@@ -133,6 +170,7 @@ def test_each_of_several_files_gets_a_folder_of_its_name(bnaudit: Run, files: Pa
         "SOUND.pt-2": "other/SOUND.pt",
         "dead.pt": "dead.pt",
     }
+    assert ran.out.splitlines()[-1] == "written to out: a folder for each file"
 
 
 @pytest.mark.parametrize(
@@ -159,4 +197,4 @@ def test_a_wrong_request_is_answered_once_however_many_files_there_are(
 def test_several_files_need_nothing_heavy_either(files: Path) -> None:
     out, (code, heavy) = in_a_process("inspect", "sound.pt", "broken.pt", "--fail-on", "error")
     assert (code, heavy) == (1, [])
-    assert out.count("checkpoint  ") == 2
+    assert out.count("checkpoint  ") == 1
