@@ -12,6 +12,7 @@ from torch import nn
 
 from bnaudit.checkpoints.contents import read_contents
 from bnaudit.checkpoints.load import LoadReport, load_checkpoint
+from bnaudit.checkpoints.opening import opened
 from bnaudit.checkpoints.read import read_checkpoint
 from bnaudit.checkpoints.stored_state import state_of_contents
 from bnaudit.config import Settings
@@ -58,11 +59,8 @@ def prepare(settings: Settings, default_samples: int) -> Prepared:
 
     Raises `InputError` that names the option at fault.
     """
-    if settings.data is None:
-        raise InputError(
-            "no data: say what to measure on with --data imagefolder:DIR, cifar10:DIR, npz:FILE or "
-            "path/file.py:factory"
-        )
+    _check_said(settings)
+    assert settings.data is not None
     device = usable_device(settings.device, "--device")
     conditions = Conditions(
         build_forward(settings.forward) if settings.forward else default_forward,
@@ -88,6 +86,24 @@ def prepare(settings: Settings, default_samples: int) -> Prepared:
         transform=settings.transform,
         weights=weights,
         train=train,
+    )
+
+
+def _check_said(settings: Settings) -> None:
+    """That there is enough to begin with; a mistyped checkpoint is told before what is missing."""
+    if settings.checkpoint is not None:
+        with opened(settings.checkpoint):
+            pass
+    if settings.data is not None:
+        return
+    if settings.checkpoint is None and settings.model is None:
+        raise InputError(
+            "no checkpoint, no model and no data are named, on the command line or in a "
+            "bnaudit.toml; `bnaudit init CHECKPOINT` writes one"
+        )
+    raise InputError(
+        "no data: say what to measure on with --data imagefolder:DIR, cifar10:DIR, npz:FILE or "
+        "path/file.py:factory"
     )
 
 
