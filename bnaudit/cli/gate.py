@@ -211,12 +211,16 @@ def gate(
     to_write = gate_run.baseline_to_write(settings, inputs) if write_baseline else None
     baseline_file = to_write or settings.gate.baseline
     reports = parse_reports(
-        settings.gate.report, inputs if baseline_file is None else [*inputs, baseline_file]
+        settings.gate.report,
+        inputs if baseline_file is None else [*inputs, baseline_file],
+        gate_run.outputs(settings),
     )
     whole = settings.output is not None and check_output(settings.output, existing, baseline_file)
     judge = gate_run.accept if write_baseline else gate_run.judge
     verdict, audit = judge(settings, existing, messages)
 
+    if audit is None:
+        gate_run.remove_outdated(settings)
     written = gate_run.save_results(verdict, audit if whole else None, settings)
     written += write_reports(verdict, reports)
     if output_format != TERMINAL:

@@ -99,8 +99,25 @@ def baseline_to_write(settings: Settings, inputs: Sequence[Path]) -> Path:
     from bnaudit.report.baseline import check_baseline
 
     path = settings.gate.baseline or DEFAULT_BASELINE
-    check_baseline(path, inputs)
+    check_baseline(path, [*inputs, *outputs(settings)])
     return path
+
+
+def outputs(settings: Settings) -> dict[Path, str]:
+    """The files that `--output` asks for, and that option."""
+    from bnaudit.report.gate_files import gate_results
+
+    if settings.output is None:
+        return {}
+    return dict.fromkeys(gate_results(settings.output), f"--output {settings.output}")
+
+
+def remove_outdated(settings: Settings) -> None:
+    """Where there are no figures, those of an earlier run do not belong beside the verdict."""
+    from bnaudit.report.files import remove_results
+
+    if settings.output is not None:
+        remove_results(settings.output)
 
 
 def save_baseline(audit: Audit | None, verdict: Gate, path: Path, messages: Console) -> None:

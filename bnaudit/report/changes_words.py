@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from bnaudit.report.judged import printable
 from bnaudit.report.numbers import loss, points, short, signed, signed_loss, span
-from bnaudit.results import Changes, Difference, LayerChange, NetworkChange
+from bnaudit.results import Changes, Difference, Finding, LayerChange, NetworkChange
 
 Writer = Callable[[float | None], str]
 Mark = Literal["worse", "better", ""]
@@ -129,8 +129,14 @@ def _findings(changes: Changes) -> str:
     gained, lost = len(changes.gained), len(changes.lost)
     parts = []
     if gained:
-        parts.append(f"{gained} {'finding is' if gained == 1 else 'findings are'} new")
+        codes = _codes(changes.gained)
+        parts.append(f"{gained} {'finding is' if gained == 1 else 'findings are'} new ({codes})")
     if lost:
         findings = "" if gained else "finding " if lost == 1 else "findings "
-        parts.append(f"{lost} {findings}{'is' if lost == 1 else 'are'} gone")
+        codes = _codes(changes.lost)
+        parts.append(f"{lost} {findings}{'is' if lost == 1 else 'are'} gone ({codes})")
     return ", ".join(parts) + "." if parts else ""
+
+
+def _codes(findings: Sequence[Finding]) -> str:
+    return ", ".join(dict.fromkeys(finding.code for finding in findings))

@@ -106,10 +106,7 @@ def _print_baseline(gate: Gate, console: Console, *, all_layers: bool) -> None:
 
 def _print_left_out(gate: Gate, console: Console) -> None:
     """What passed, what does not count and why, and settings that are not needed any more."""
-    lines: list[str] = []
-    passed = judged.passed(gate)
-    if passed is not None:
-        lines.append(passed)
+    lines = judged.passed(gate)
     lines += [
         f"waived: {judged.named(each.finding)}: {judged.reason(each)}" for each in gate.waived
     ]

@@ -93,14 +93,10 @@ def whom(layers: Sequence[str], most: int = MOST_LAYERS) -> str:
     return printable(count + some(layers, most))
 
 
-def passed(gate: Gate) -> str | None:
-    """One line for all that passed."""
+def passed(gate: Gate) -> list[str]:
+    """A line for each check that passed, with its figures."""
     checks = gate.with_outcome("pass")
-    if not checks:
-        return None
-    titles = Counter(printable(check.title) for check in checks)
-    said = "; ".join(f"{title} (×{n})" if n > 1 else title for title, n in titles.items())
-    return f"{_count(len(checks), 'check')} passed: {said}"
+    return [printable(f"passed {check.name}: {check.sentence}") for check in checks]
 
 
 def reason(waived: Waived) -> str:

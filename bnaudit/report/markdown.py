@@ -131,7 +131,7 @@ def _row(name: str, change: Difference, unit: Unit) -> str:
 
 def _left_out(gate: Gate) -> list[Block]:
     """What passed, what does not count and why, settings that are not needed, notes."""
-    passed = judged.passed(gate)
+    passed = [f"- {text(line)}" for line in judged.passed(gate)]
     others = judged.others(gate)
     waived = [
         f"- {text(judged.named(each.finding))}: {text(judged.reason(each))}" for each in gate.waived
@@ -139,7 +139,7 @@ def _left_out(gate: Gate) -> list[Block]:
     unused = [f"- unused setting {text(line)}" for line in gate.unused_ignores]
     notes = [f"- {text(note)}" for note in judged.notes(gate)]
     return [
-        Block((text(passed),) if passed else ()),
+        _folded(f"Passed: {len(passed)}", passed),
         _folded(f"Waived: {len(waived)}", waived),
         _folded("Below the severity that counts", [text(others)] if others else []),
         _folded("Settings and notes", unused + notes),

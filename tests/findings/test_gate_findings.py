@@ -41,7 +41,7 @@ def test_wrong_estimates_fail_and_name_their_layers(wrong: Audit) -> None:
 
 
 def test_what_fails_is_told_first_in_the_sentence_and_the_checks(wrong: Audit) -> None:
-    verdict = judged(wrong, max_total_esm=5.0, max_layer_esm=0.2)
+    verdict = judged(wrong, max_total_esm=5.0, max_layer_esm=5.0)
     assert [check.outcome for check in verdict.checks] == ["fail", "pass", "pass"]
     assert verdict.outcome == "fail"
 

@@ -54,7 +54,7 @@ def test_the_first_sentence_says_what_moved_beyond_noise() -> None:
     said = summary(gates.changes())
     assert said.startswith("Accuracy fell by 2.8 points (from 91.2 to 88.4%); loss rose by 0.050")
     assert "output shift grew in 1 of 9 layers, layer1.2.bn1 (.050 to .350)" in said
-    assert said.endswith("1 finding is new.")
+    assert said.endswith("1 finding is new (BN101).")
     assert words(printed(gates.changes())).startswith(words(said))
 
 
@@ -68,7 +68,7 @@ def test_what_got_better_is_said_too() -> None:
         changes, layers=(*changes.layers[:3], layer), network=(), lost=(gates.finding(),)
     )
     assert summary(better) == (
-        "Output shift fell in 1 of 4 layers, layer1.1.bn1 (.400 to .100). 1 finding is gone."
+        "Output shift fell in 1 of 4 layers, layer1.1.bn1 (.400 to .100). 1 finding is gone (BN101)."
     )
 
 

@@ -46,6 +46,11 @@ class _Judged:
             self.noise is None or self.noise > self.most_noise * self.tolerance
         )
 
+    @property
+    def unchanged(self) -> bool:
+        """The same weights on the same samples."""
+        return self.rise == 0 and self.noise == 0
+
 
 def regressions(changes: Changes, tolerance: Tolerance, ignores: Ignores) -> Iterator[Check]:
     """One check of all layers, and one for each figure of the network that the baseline has."""
@@ -111,6 +116,8 @@ def _of_layers(changes: Changes, tolerance: Tolerance, ignores: Ignores) -> Chec
         )
     if hidden:
         return _inconclusive(check, hidden, changes)
+    if all(x.unchanged for x in judged):
+        return replace(check, sentence=f"None of {of} changed.", value=0.0)
     most = max(judged, key=lambda x: x.rise)
     sentence = f"The largest change of {of} is {_figure(most, number)} in {named(most.name)}"
     sentence += f"; the settings leave out {some_of(ignored)}." if ignored else "."
@@ -183,7 +190,9 @@ def _of_network(figure: _Figure, judged: _Judged, changes: Changes) -> Check:
         name=judged.name,
         title=f"{figure.title} against the baseline",
         outcome="pass",
-        sentence=f"The {figure.title} went {what}.",
+        sentence=f"The {figure.title} is {figure.shown(judged.change.after)}, as before."
+        if judged.unchanged
+        else f"The {figure.title} went {what}.",
         value=judged.rise,
         limit=judged.tolerance,
     )
