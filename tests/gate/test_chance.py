@@ -38,14 +38,20 @@ def drawn(name: str, samples: int, seed: int) -> Audit:
     return measured(sample_model(name), samples, seed)
 
 
-def failures(name: str, samples: int, seeds: range, settings: GateSettings) -> float:
-    """The share of gates that fail an unchanged model, each seed against each baseline."""
-    failed = [
-        gated(drawn(name, samples, b), drawn(name, samples, s), settings).outcome == "fail"
+def shares(name: str, samples: int, seeds: range, settings: GateSettings) -> tuple[float, float]:
+    """Of gates on an unchanged model, each seed against each baseline: those that fail, and those
+    that are inconclusive."""
+    outcomes = [
+        gated(drawn(name, samples, b), drawn(name, samples, s), settings).outcome
         for b in BASELINES
         for s in seeds
     ]
-    return float(np.mean(failed))
+    failed, open_ = (float(np.mean([x == y for x in outcomes])) for y in ("fail", "inconclusive"))
+    return failed, open_
+
+
+def failures(name: str, samples: int, seeds: range, settings: GateSettings) -> float:
+    return shares(name, samples, seeds, settings)[0]
 
 
 @pytest.mark.parametrize("name", ["healthy", "small_batch"])
@@ -83,11 +89,14 @@ def test_a_variance_that_is_wrong_is_caught_and_its_layer_named(factor: float) -
 @pytest.mark.parametrize("name", ["healthy", "small_batch", "lagging_ema"])
 def test_at_most_one_in_a_hundred_gates_fails_an_unchanged_model(name: str, samples: int) -> None:
     seeds = range(5, 205)
-    tolerant, strict = (failures(name, samples, seeds, x) for x in (DEFAULT, NOISE_ALONE))
-    print(f"\n| `{name}`, {samples} samples | {tolerant:.1%} | {strict:.1%} |")
+    tolerant, unsure = shares(name, samples, seeds, DEFAULT)
+    strict = failures(name, samples, seeds, NOISE_ALONE)
+    print(f"\n| `{name}`, {samples} samples | {tolerant:.1%} | {unsure:.1%} | {strict:.1%} |")
     drawn.cache_clear()
     assert tolerant <= 0.01
     assert strict <= 0.01
+    if samples >= 1000:
+        assert tolerant + unsure <= 0.01
 
 
 @pytest.mark.slow
@@ -102,7 +111,7 @@ def test_twice_the_tolerance_and_the_noise_is_caught(figure: str) -> None:
     typical = float(np.median([noise(between(*pair), figure) for pair in pairs]))
     tolerance = DEFAULT.tolerance
     tolerated = getattr(tolerance, figure if figure in NETWORK else "layer_esm")
-    shares = []
+    found = []
     for amount in (2 * tolerated + typical, 2 * (tolerated + typical)):
         model = worse_by(figure, amount)
         paired, apart = [], []
@@ -111,16 +120,18 @@ def test_twice_the_tolerance_and_the_noise_is_caught(figure: str) -> None:
             paired.append(caught(gated(drawn("healthy", samples, seed), after, DEFAULT), figure))
             for b in BASELINES:
                 apart.append(caught(gated(drawn("healthy", samples, b), after, DEFAULT), figure))
-        shares += [float(np.mean(apart)), float(np.mean(paired))]
-    figures = " | ".join(f"{share:.0%}" for share in shares)
+        found += [float(np.mean(apart)), float(np.mean(paired))]
+    figures = " | ".join(f"{share:.0%}" for share in found)
     print(f"\n| `{figure}` | {tolerated:g} | {typical:.3f} | {figures} |")
-    assert min(shares[2:]) >= 0.95
+    assert min(found[2:]) >= 0.95
+    if figure not in ("accuracy", "disagreement"):  # which are too noisy for it at 300 samples
+        assert min(found[:2]) >= 0.95
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layer", LAYERS)
 def test_a_variance_wrong_by_half_is_caught_in_every_layer(layer: str) -> None:
-    seeds, shares = range(5, 45), []
+    seeds, found = range(5, 45), []
     for samples in (300, 500):
         for factor in (1.5, 1 / 1.5):
             model, paired, apart = with_variance(sample_model("healthy"), layer, factor), [], []
@@ -130,7 +141,7 @@ def test_a_variance_wrong_by_half_is_caught_in_every_layer(layer: str) -> None:
                 paired.append(caught(gated(same, after, DEFAULT), layer))
                 for b in BASELINES:
                     apart.append(caught(gated(drawn("healthy", samples, b), after, DEFAULT), layer))
-            shares += [float(np.mean(apart)), float(np.mean(paired))]
-    print(f"\n| `{layer}` | " + " | ".join(f"{share:.0%}" for share in shares) + " |")
-    assert min(shares[4:]) >= 0.99
-    assert min(shares[1:4:2]) >= 0.99
+            found += [float(np.mean(apart)), float(np.mean(paired))]
+    print(f"\n| `{layer}` | " + " | ".join(f"{share:.0%}" for share in found) + " |")
+    assert min(found[4:]) >= 0.99
+    assert min(found[1:4:2]) >= 0.99
