@@ -9,6 +9,10 @@ from typing import NamedTuple
 
 from bnaudit.results import LayerAudit
 
+MOST_PAIRS = 1_000_000
+"""Of unmatched layers, one of each side, among which renamed ones are looked for: the work grows
+faster than their number. A thousand on either side take a few seconds at the worst."""
+
 
 class Match(NamedTuple):
     """One layer in both Audits."""
@@ -40,7 +44,8 @@ def match_layers(before: Sequence[LayerAudit], after: Sequence[LayerAudit]) -> M
     A layer was renamed where one that is left over on the other side is of the same kind, has as
     many channels and a name with the same end (`bn1`; numbers count as equal, inserting a module
     into a `Sequential` counts them on), and the order of the calls agrees. Where several would do
-    it is the longest run of them that is matched first.
+    it is the longest run of them that is matched first. Beyond `MOST_PAIRS` renamed layers are
+    found only where all that is left over fits.
     """
     old, new = in_call_order(before), in_call_order(after)
     by_name = {name: layer for layer in old for name in layer.aliases}
@@ -72,6 +77,10 @@ def in_call_order(layers: Sequence[LayerAudit]) -> list[LayerAudit]:
 
 def _renamed(removed: list[LayerAudit], added: list[LayerAudit]) -> list[Match]:
     old, new = ([_signature(layer) for layer in side] for side in (removed, added))
+    if old == new:
+        return list(map(Match, removed, added))
+    if len(old) * len(new) > MOST_PAIRS:
+        return []
     blocks = SequenceMatcher(None, old, new, autojunk=False).get_matching_blocks()
     return [
         Match(removed[block.a + i], added[block.b + i])

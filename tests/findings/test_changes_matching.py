@@ -10,7 +10,7 @@ from shifted_chains import audit_of, between
 from torch import Tensor, nn
 
 from bnaudit.findings.matching import match_layers
-from bnaudit.results import Changes
+from bnaudit.results import Changes, LayerAudit
 
 
 class Block(nn.Module):
@@ -135,3 +135,23 @@ def test_every_layer_is_in_one_place() -> None:
         assert sorted(
             [m.after.name for m in found.matches] + [layer.name for layer in found.added]
         ) == sorted(layer.name for layer in after)
+
+
+def many(prefix: str, count: int) -> list[LayerAudit]:
+    """So many layers of one measured network, as far as matching looks at them."""
+    x = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
+    (layer,) = audit_of(named(a=nn.BatchNorm1d(4)).eval(), x).layers
+    return [replace(layer, name=f"{prefix}.{i}.bn", order=i) for i in range(count)]
+
+
+def test_a_prefix_is_no_other_layer_however_many_there_are() -> None:
+    found = match_layers(many("model", 3000), many("backbone", 3000))
+    assert len(found.matches) == 3000
+    assert found.now["model.2999.bn"] == "backbone.2999.bn"
+
+
+def test_renamed_layers_are_not_looked_for_among_very_many() -> None:
+    shared = many("shared", 2)
+    found = match_layers([*shared, *many("old", 3000)], [*many("new", 3001), *shared])
+    assert [match.after.name for match in found.matches] == ["shared.0.bn", "shared.1.bn"]
+    assert (len(found.removed), len(found.added)) == (3000, 3001)
