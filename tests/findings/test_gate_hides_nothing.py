@@ -152,3 +152,14 @@ def test_a_verdict_is_true_where_it_passes(sound: Audit, wrong: Audit) -> None:
     assert judged(sound)
     assert not judged(wrong)
     assert "BN101" in repr(judged(wrong))
+
+
+def test_where_only_the_data_changed_the_remedy_is_not_to_recalibrate() -> None:
+    audits = [of_file(audit_of(branches(), x), "model") for x in (X, 2 * X + 1)]
+    verdict = judged(audits[1], audits[0])
+    for name in ("BN101", "layer_esm"):
+        check = check_of(verdict, name)
+        assert check.outcome == "fail"
+        assert check.remedy is not None
+        assert check.remedy.startswith("The checkpoint is that of the baseline")
+        assert check.command is None

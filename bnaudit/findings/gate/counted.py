@@ -16,6 +16,14 @@ TOLERANCE = "tolerance"
 SAME_WEIGHTS = "same weights"
 ACCEPTED = "accepted"
 
+THE_DATA = (
+    "The checkpoint is that of the baseline: what changed are the data, or how they are prepared. "
+    "Mend those; recalibrate only where the model is meant for data like these."
+)
+
+PREPROCESSING = "BN301"
+"""It says what is wrong with the data already."""
+
 NON_FINITE_OUTPUTS = "BN205"
 """The one finding on data that no chance decides: it needs no figure that got worse."""
 
@@ -61,7 +69,7 @@ def counted(
         if left is None:
             waived.append(Waived(finding, setting))
         else:
-            checks.append(_check(left))
+            checks.append(_check(_of_the_data(left, changes)))
     return Counted(tuple(checks), tuple(waived), tuple(others))
 
 
@@ -104,6 +112,16 @@ def _new(
         layers &= {*worse, *changes.added, *new}
     kept = tuple(layer for layer in finding.layers if layer in layers)
     return (replace(finding, layers=kept), "") if kept else (None, TOLERANCE)
+
+
+def _of_the_data(finding: Finding, changes: Changes | None) -> Finding:
+    """Where the weights are those of the baseline and the samples are not, the data are at fault,
+    and recalibrating would fit the checkpoint to them."""
+    if changes is None or not changes.same_weights or changes.paired:
+        return finding
+    if finding.code == PREPROCESSING or _subject(finding.code) is not Audit:
+        return finding
+    return replace(finding, remedy=THE_DATA, command=None)
 
 
 def _subject(code: str) -> type | None:

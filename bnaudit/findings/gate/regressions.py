@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from bnaudit.config import Tolerance
+from bnaudit.findings.gate.counted import THE_DATA
 from bnaudit.findings.gate.ignores import Ignores
 from bnaudit.findings.phrases import named, number, plural, some_of
 from bnaudit.results import Changes, Check, Difference, LayerChange, Uncompared
@@ -103,7 +104,8 @@ def _of_layers(changes: Changes, tolerance: Tolerance, ignores: Ignores) -> Chec
             f"{_figure(most, number)} in {named(most.name)}, where {number(most.tolerance)} is "
             "tolerated."
         )
-        remedy = THE_DATA if changes.same_weights else ANOTHER_STATE
+        the_data = changes.same_weights and not changes.paired
+        remedy = THE_DATA if the_data else ANOTHER_STATE
         names = tuple(x.name for x in sorted(worse, key=lambda x: -x.rise))
         return replace(
             check,
@@ -153,11 +155,6 @@ ANOTHER_STATE = (
     "Recalibrate the checkpoint where its weights or its data changed on purpose, and accept the "
     "new state with --write-baseline; else look for what changed."
 )
-THE_DATA = (
-    "The checkpoint is that of the baseline: what changed are the data, or how they are prepared. "
-    "Mend those; recalibrate only where the model is meant for data like these."
-)
-
 _NO_NOISE = (
     "Where an older version wrote the baseline, which kept less, write it anew with "
     "--write-baseline; else measure both on more samples."
