@@ -16,11 +16,13 @@ class Spec:
     """A setting such as `model` or `data`, with its arguments, as the file says it.
 
     `spec`: None where it is missing. `about`: sentences on it, each a comment of its own.
+    `candidates`: what it could be where it is missing, each with a remark.
     """
 
     spec: str | None = None
     args: Arguments = field(default_factory=dict)
     about: tuple[str, ...] = ()
+    candidates: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ def _model(starter: Starter) -> Iterator[str]:
         yield from _spec("model", model)
     elif starter.needs_model:
         yield "# Missing: the model that these weights belong to. One of:"
+        for spec, remark in model.candidates:
+            yield _off("model", spec, remark)
         yield _off("model", "path/file.py:factory", "a function or class that gives it")
         yield _off("model", "package.module:factory")
         yield _off("model", "torchvision:resnet50", "or timm:NAME")

@@ -19,8 +19,9 @@ from bnaudit.errors import InputError
 from bnaudit.findings.shifted import SHIFT_THRESHOLD
 from bnaudit.report.starter import Spec, Starter, starter_text
 from bnaudit.verbs.bars import Bar, no_bar
+from bnaudit.verbs.init_candidates import candidates
 from bnaudit.verbs.init_data import check_transform, data_found, data_given, transform_for
-from bnaudit.verbs.init_model import model_found, model_given, model_in_file
+from bnaudit.verbs.init_model import model_found, model_given, model_in_file, with_candidates
 from bnaudit.verbs.init_paths import Chosen, relative_to
 from bnaudit.verbs.measure import DEFAULT_BATCH_SIZE, DEFAULT_SAMPLES
 from bnaudit.verbs.try_settings import why_not_loaded, why_not_measured
@@ -76,7 +77,8 @@ def init(
     torchvision's or timm's with the same tensors (`find_architectures`), the data what lies in the
     current folder in a usual form. Where both are there, a few samples are measured with the file
     as it was written; where only the model is there, the weights are loaded into it. `output`:
-    bnaudit.toml in the current folder; a file that is there is only replaced with `force`.
+    bnaudit.toml in the current folder; a file that is there is only replaced with `force`, and a
+    folder is made where it is missing.
 
     Raises `InputError`: no checkpoint or several, one that cannot be read, a model or data that
     were named and cannot be used, a file that is there already or cannot be written. Then nothing
@@ -174,7 +176,12 @@ def _model(contents: Contents, wanted: Wanted, folder: Path, progress: Bar) -> C
         raise InputError(
             f"--model-arg {next(iter(wanted.model_arg))}: of which model? give --model"
         )
-    return model_in_file(contents) if contents.modules else model_found(contents, progress)
+    if contents.modules:
+        return model_in_file(contents)
+    found = model_found(contents, progress)
+    if found.setting.spec is not None:
+        return found
+    return with_candidates(found, candidates([contents.path.parent, Path()]), folder)
 
 
 def _data(wanted: Wanted, here: Path, folder: Path) -> tuple[Chosen, Spec, str | None]:
@@ -215,12 +222,16 @@ def _check_output(output: Path, *, force: bool) -> None:
         raise InputError(
             f"{output} is there already: --force replaces it, -o FILE writes another one"
         )
-    if not output.parent.is_dir():
-        raise InputError(f"{output}: there is no folder {output.parent}; make it first")
+    there = output.parent
+    while not os.path.lexists(there) and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise InputError(f"{output}: {there} is no folder; name a file in one")
 
 
 def _write(output: Path, text: str) -> None:
     try:
+        output.parent.mkdir(parents=True, exist_ok=True)
         with replacing(output) as temporary:
             temporary.write_text(text, encoding="utf-8")
     except OSError as error:

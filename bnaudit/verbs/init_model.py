@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from bnaudit.targets.outlines import Shapes, shapes_of
 from bnaudit.verbs.architectures import find_architectures
 from bnaudit.verbs.bars import Bar
 from bnaudit.verbs.fitting import Difference, Fit, difference, fit
+from bnaudit.verbs.init_candidates import Candidate
 from bnaudit.verbs.init_paths import NAMED, Chosen, relative_spec
 
 TWINS = "They can differ in what shapes do not show: strides, padding, eps."
@@ -53,6 +55,25 @@ def model_found(contents: Contents, progress: Bar) -> Chosen:
         about.append(f"The nearest is {_called(nearest)}: {apart}.")
         near = f"; the nearest, {_called(nearest)}, differs in {nearest.difference.size} tensors"
     return Chosen(Spec(about=tuple(about)), missing=f"{none}{near}")
+
+
+def with_candidates(chosen: Chosen, files: Sequence[Candidate], folder: Path) -> Chosen:
+    """A missing model, with the Python files nearby that may define it."""
+    if not files:
+        return chosen
+    specs = []
+    for one in files[:_SHOWN]:
+        first, *others = one.names
+        also = f"; so may {listed(others, _SHOWN)}" if others else ""
+        spec = relative_spec(f"{one.file}:{first}", folder)
+        specs.append((spec, f"may be it{also}"))
+    names = listed((f'model = "{spec}"' for spec, _ in specs), _SHOWN)
+    more = f" (and {len(files) - _SHOWN} more .py files)" if len(files) > _SHOWN else ""
+    return replace(
+        chosen,
+        setting=replace(chosen.setting, candidates=tuple(specs)),
+        missing=f"{chosen.missing}; there may be one of your own: {names}{more}",
+    )
 
 
 def model_given(contents: Contents, spec: str, args: Mapping[str, object], folder: Path) -> Chosen:

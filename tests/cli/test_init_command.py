@@ -181,13 +181,23 @@ def test_settings_in_pyproject_that_would_be_hidden_are_told(bnaudit: Run, folde
 def test_paths_are_relative_to_a_file_in_another_folder(
     bnaudit: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Path("ci").mkdir()
     ran = bnaudit("init", "--model", "net.py:model", "-o", "ci/audit.toml")
     assert ran.code == 0, ran.err
     assert "bnaudit measure --config ci/audit.toml" in words(ran)
     monkeypatch.chdir(folder.parent)
     measured = bnaudit("measure", "--config", "work/ci/audit.toml", "--no-plots", "--json")
     assert measured.code == 0, measured.err
+
+
+def test_a_file_in_the_place_of_a_folder_is_told_before_the_search(
+    bnaudit: Run, folder: Path
+) -> None:
+    ran = bnaudit("init", "-o", "net.py/ci/bnaudit.toml")
+    assert ran.code == 2
+    assert ran.err == "error: net.py/ci/bnaudit.toml: net.py is no folder; name a file in one\n"
+    ran = bnaudit("init", "nope.pt", "-o", "ci/bnaudit.toml")
+    assert ran.code == 2
+    assert not Path("ci").exists()
 
 
 def test_a_file_that_is_there_is_not_replaced(bnaudit: Run, folder: Path) -> None:
@@ -234,7 +244,7 @@ def test_without_a_readable_checkpoint_nothing_is_written(
         ("--data-arg", "split=test"),
         ("--transform", "imagnet", "--model", "net.py:model"),
         ("--checkpoint-key", "absent"),
-        ("-o", "absent/bnaudit.toml"),
+        ("-o", "net.py/bnaudit.toml"),
         ("-o", "images"),
     ],
 )
