@@ -6,12 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bnaudit.config import SCHEMES, Settings, find_config
+from bnaudit.config import PATH_SCHEMES, Settings, find_config
 from bnaudit.errors import InputError
 from bnaudit.regular_files import is_folder, real_place
-
-_WITH_PATHS = SCHEMES[2:]
-"""Schemes of data, whose rest is a path."""
 
 _JUDGING = ("checkpoint", "gate", "threshold", "select", "ignore", "output", "plots")
 
@@ -75,6 +72,6 @@ def _audit_file(path: Path | None) -> Path | None:
 
 def _file(spec: str | None) -> Path | None:
     scheme, _, rest = (spec or "").partition(":")
-    if scheme in _WITH_PATHS:
+    if scheme in PATH_SCHEMES:
         return Path(rest)
     return Path(scheme) if scheme.endswith(".py") else None

@@ -7,12 +7,14 @@ the file. The command line wins.
 from bnaudit.config.files import DEFAULT_FILE, ConfigFile, find_config, read_config
 from bnaudit.config.gate import GateSettings, Tolerance
 from bnaudit.config.names import nearest
-from bnaudit.config.paths import SCHEMES
+from bnaudit.config.paths import NAME_SCHEMES, PATH_SCHEMES, SCHEMES
 from bnaudit.config.resolve import resolve
 from bnaudit.config.settings import Settings
 
 __all__ = [
     "DEFAULT_FILE",
+    "NAME_SCHEMES",
+    "PATH_SCHEMES",
     "SCHEMES",
     "ConfigFile",
     "GateSettings",

@@ -9,10 +9,13 @@ from typing import Any
 from bnaudit.config.lines import Place
 from bnaudit.errors import InputError
 
-SCHEMES = ("torchvision", "timm", "imagefolder", "cifar10", "npz")
-"""Specs of the form `scheme:rest`; of these, all but the first two name a path."""
+NAME_SCHEMES = ("torchvision", "timm")
+"""Of specs of the form `scheme:rest`: those whose rest is a name."""
 
-_PATH_SCHEMES = SCHEMES[2:]
+PATH_SCHEMES = ("imagefolder", "cifar10", "npz")
+"""Those whose rest is a path."""
+
+SCHEMES = NAME_SCHEMES + PATH_SCHEMES
 
 _PATHS = {
     ("checkpoint",),
@@ -65,7 +68,7 @@ def _path(text: str, folder: Path) -> str:
 
 def _spec(spec: str, folder: Path) -> str:
     scheme, _, rest = spec.partition(":")
-    if scheme in _PATH_SCHEMES:
+    if scheme in PATH_SCHEMES:
         return f"{scheme}:{_path(rest, folder)}"
     if scheme.endswith(".py"):
         return f"{_path(scheme, folder)}:{rest}"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bnaudit.checkpoints.contents import Contents
 from bnaudit.checkpoints.messages import listed
+from bnaudit.config import NAME_SCHEMES
 from bnaudit.report.starter import Spec
 from bnaudit.targets.models import build_model
 from bnaudit.targets.outlines import Shapes, shapes_of
@@ -16,7 +17,7 @@ from bnaudit.verbs.architectures import find_architectures
 from bnaudit.verbs.bars import Bar
 from bnaudit.verbs.fitting import Difference, Fit, difference, fit
 from bnaudit.verbs.init_candidates import Candidate
-from bnaudit.verbs.init_paths import NAMED, Chosen, relative_spec
+from bnaudit.verbs.init_paths import Chosen, relative_spec
 
 TWINS = "They can differ in what shapes do not show: strides, padding, eps."
 
@@ -79,7 +80,7 @@ def with_candidates(chosen: Chosen, files: Sequence[Candidate], folder: Path) ->
 def model_given(contents: Contents, spec: str, args: Mapping[str, object], folder: Path) -> Chosen:
     """The one that the user names, and whether it fits. Raises `InputError` as `build_model`."""
     shapes = shapes_in(contents)
-    if spec.partition(":")[0] in NAMED:
+    if spec.partition(":")[0] in NAME_SCHEMES:
         found = fit(spec, shapes, args)
     else:
         found = Fit(spec, args, difference(shapes, shapes_of(build_model(spec, args))))

@@ -6,12 +6,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from bnaudit.config import SCHEMES
+from bnaudit.config import PATH_SCHEMES
 from bnaudit.regular_files import with_home
 from bnaudit.report.starter import Spec
-
-NAMED = ("torchvision", "timm")
-"""Schemes whose rest is a name, not a path."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ def relative_to(path: Path, folder: Path) -> str:
 def relative_spec(spec: str, folder: Path) -> str:
     """The spec of a model, data or a transform, with a path in it from `folder`."""
     scheme, colon, rest = spec.partition(":")
-    if colon and scheme in SCHEMES and scheme not in NAMED:
+    if colon and scheme in PATH_SCHEMES:
         return f"{scheme}:{relative_to(with_home(rest), folder)}"
     if scheme.endswith(".py"):
         return f"{relative_to(with_home(scheme), folder)}{colon}{rest}"
