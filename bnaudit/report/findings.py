@@ -23,27 +23,28 @@ def print_findings(findings: Sequence[Finding], console: Console, *, layers: int
     commands: dict[str, str] = {}
     for finding in findings:
         console.print(_headline(finding))
-        _print_indented(console, Text(finding.sentence))
+        print_indented(console, Text(finding.sentence))
         if not _says_whom(finding):
-            _print_indented(console, Text(_whom(finding, layers), style="dim"))
-        _print_indented(console, Text.assemble(("→ ", "green"), finding.remedy))
+            print_indented(console, Text(_whom(finding, layers), style="dim"))
+        print_indented(console, Text.assemble(("→ ", "green"), finding.remedy))
         if finding.command is not None:
-            _print_command(console, finding.command, finding.code, commands)
+            print_command(console, finding.command, finding.code, commands)
     if findings:
         console.print(Text("what a code means: bnaudit explain CODE", style="dim"))
 
 
-def _print_indented(console: Console, text: Text) -> None:
+def print_indented(console: Console, text: Text) -> None:
+    """Two columns in."""
     console.print(Padding(text, (0, 0, 0, 2), expand=False))
 
 
-def _print_command(console: Console, command: str, code: str, said: dict[str, str]) -> None:
+def print_command(console: Console, command: str, code: str, said: dict[str, str]) -> None:
     """A command to copy, never broken into lines by us; one that was given already is named."""
     first = said.setdefault(command, code)
     if first == code:
         console.print(Text(f"    {command}", style="cyan"), soft_wrap=True)
     else:
-        _print_indented(console, Text(f"  (the command of {first})", style="dim"))
+        print_indented(console, Text(f"  (the command of {first})", style="dim"))
 
 
 def _counted(findings: Sequence[Finding]) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from bnaudit.report import judged
 from bnaudit.report.changes import layer_table, network_table
 from bnaudit.report.changes_words import summary
+from bnaudit.report.findings import print_command, print_indented
 from bnaudit.report.judged import VERDICTS, printable
 from bnaudit.results import Check, Gate, Outcome
 
@@ -64,14 +64,14 @@ def _print_check(check: Check, console: Console, said: dict[str, str], *, all_la
     console.print(
         Text.assemble((f"{VERDICTS[check.outcome]} ", style), judged.label(check), severity)
     )
-    _indented(console, Text(printable(check.sentence)))
+    print_indented(console, Text(printable(check.sentence)))
     if not _says_whom(check) or (all_layers and len(check.layers) > 1):
         most = len(check.layers) if all_layers else judged.MOST_LAYERS
-        _indented(console, Text(judged.whom(check.layers, most), style="dim"))
+        print_indented(console, Text(judged.whom(check.layers, most), style="dim"))
     if check.remedy:
-        _indented(console, Text.assemble(("→ ", "green"), printable(check.remedy)))
+        print_indented(console, Text.assemble(("→ ", "green"), printable(check.remedy)))
     if check.command:
-        _print_command(console, printable(check.command), check.name, said)
+        print_command(console, printable(check.command), check.name, said)
 
 
 def _says_whom(check: Check) -> bool:
@@ -80,23 +80,14 @@ def _says_whom(check: Check) -> bool:
     return all(name in words for name in check.layers)
 
 
-def _print_command(console: Console, command: str, name: str, said: dict[str, str]) -> None:
-    """A command to copy, never broken into lines by us; one that was given already is named."""
-    first = said.setdefault(command, name)
-    if first == name:
-        console.print(Text(f"    {command}", style="cyan"), soft_wrap=True)
-    else:
-        _indented(console, Text(f"  (the command of {first})", style="dim"))
-
-
 def _print_baseline(gate: Gate, console: Console, *, all_layers: bool) -> None:
     changes = gate.changes
     if changes is None:
         return
     console.print(Text("\nAgainst the baseline", style="bold"))
-    _indented(console, Text(summary(changes)))
+    print_indented(console, Text(summary(changes)))
     for line in judged.moved_layers(gate):
-        _indented(console, Text(line))
+        print_indented(console, Text(line))
     if all_layers:
         if changes.network:
             console.print(network_table(changes))
@@ -120,7 +111,3 @@ def _print_left_out(gate: Gate, console: Console) -> None:
 def _print_block(console: Console, lines: Sequence[str]) -> None:
     for number, line in enumerate(lines):
         console.print(Text(f"\n{line}" if number == 0 else line))
-
-
-def _indented(console: Console, text: Text) -> None:
-    console.print(Padding(text, (0, 0, 0, 2), expand=False))

@@ -24,18 +24,24 @@ Shapes = Mapping[str, tuple[int, ...]]
 def outline_of(spec: str, args: Mapping[str, object]) -> Shapes:
     """The shapes in the state dict of the model that `--model spec` names, in its order.
 
-    The model is built with random weights on the meta device, so that it takes milliseconds and no
-    memory, and nothing is downloaded. The generator of random numbers is left as it was.
-
     InputError: as `build_model`.
+    """
+    return shapes_of(outlined(spec, args))
+
+
+def outlined(spec: str, args: Mapping[str, object]) -> nn.Module:
+    """The model that `--model spec` names, its tensors on the meta device.
+
+    So it takes milliseconds and no memory, and nothing is downloaded. The generator of random
+    numbers is left as it was. InputError: as `build_model`.
     """
     with _quietly():
         try:
             with torch.device("meta"), _Uninitialised():
-                return shapes_of(build_model(spec, args))
+                return build_model(spec, args)
         except InputError:  # RegNet's builders calculate their widths with tensors
             with _Uninitialised(), _AllocatedOnMeta():
-                return shapes_of(build_model(spec, args))
+                return build_model(spec, args)
 
 
 def shapes_of(model: nn.Module) -> Shapes:

@@ -11,11 +11,10 @@ import torch
 import torchvision.models
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.overrides import TorchFunctionMode
 
 from bnaudit.engine.batches import default_forward
-from bnaudit.errors import InputError
 from bnaudit.targets.models import build_model
+from bnaudit.targets.outlines import outlined
 
 BATCH_SIZES = (2, 2, 1)
 """Three batches; the last is smaller than the others, as a loader's last one is."""
@@ -24,47 +23,16 @@ BATCH_SIZES = (2, 2, 1)
 @cache
 def builders_with_batchnorm() -> tuple[str, ...]:
     """Every name of `torchvision.models.list_models()` whose model contains BatchNorm."""
-    return tuple(n for n in torchvision.models.list_models() if batchnorm_names(_outline(n)))
+    return tuple(
+        n
+        for n in torchvision.models.list_models()
+        if batchnorm_names(outlined(f"torchvision:{n}", {}))
+    )
 
 
 def batchnorm_names(model: nn.Module) -> list[str]:
     """The names of PyTorch's own BatchNorm modules in `model`."""
     return [name for name, module in model.named_modules() if isinstance(module, _BatchNorm)]
-
-
-def _outline(name: str) -> nn.Module:
-    """The model's modules without memory for its parameters, in milliseconds."""
-    try:
-        with torch.device("meta"), _Uninitialised():
-            return build_model(f"torchvision:{name}", {})
-    except InputError:  # RegNet's builders calculate their widths with tensors
-        with _Uninitialised(), _AllocatedOnMeta():
-            return build_model(f"torchvision:{name}", {})
-
-
-class _Uninitialised(TorchFunctionMode):
-    """Leaves out every in-place operation, so all initialisation: an outline has no values."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        name = getattr(func, "__name__", "")
-        if name.endswith("_") and not name.endswith("__"):
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **kwargs)
-
-
-class _AllocatedOnMeta(TorchFunctionMode):
-    """Allocates parameters and buffers on the meta device, and calculates all else for real."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        kwargs = dict(kwargs or {})
-        if func in (torch.empty, torch.zeros, torch.ones):
-            kwargs["device"] = "meta"
-        return func(*args, **kwargs)
 
 
 def _images(images: Tensor, others: Tensor) -> Any:
