@@ -165,7 +165,7 @@ def _written(
 
 def _by_name_in_file(made: Recalibration, weights: Weights) -> tuple[dict[str, Tensor], list[str]]:
     """The new buffers by their names in the file, under every name of a layer; and the layers that
-    the file has no place for."""
+    the file has nothing of. What it lost of a layer's statistics is put beside the rest."""
     values: dict[str, Tensor] = {}
     absent = []
     aliases = {layer.name: layer.aliases for layer in made.report.layers}
@@ -173,7 +173,7 @@ def _by_name_in_file(made: Recalibration, weights: Weights) -> tuple[dict[str, T
         found = False
         for one in (name, *aliases[name]):
             for buffer, value in (("running_mean", mean), ("running_var", var)):
-                stored = weights.names.get(f"{one}.{buffer}")
+                stored = weights.place_in_file(one, buffer)
                 if stored is not None:
                     values[stored] = value
                     found = True

@@ -9,6 +9,8 @@ import torch
 
 from bnaudit.results.state import LayerState, State
 
+OF_A_LAYER = ("running_mean", "running_var", "num_batches_tracked", "weight", "bias")
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -30,6 +32,16 @@ class Weights:
             return None
         name = self.name_in_file(layer, "running_var")
         return next((one for one in self.stored.layers if one.name == name), None)
+
+    def place_in_file(self, layer: str, leaf: str) -> str | None:
+        """The name of a layer's tensor in the file, or the one that it would have beside the
+        layer's others there; None where the file has nothing of the layer."""
+        own = self.names.get(f"{layer}.{leaf}")
+        if own is not None:
+            return own
+        named = (self.name_in_file(layer, other) for other in OF_A_LAYER)
+        prefix = next((name for name in named if name is not None), None)
+        return None if prefix is None else f"{prefix}.{leaf}".lstrip(".")
 
     def name_in_file(self, layer: str, leaf: str) -> str | None:
         """What the file calls the layer whose tensor `leaf` was loaded into `layer`."""
