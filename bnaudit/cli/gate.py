@@ -225,7 +225,7 @@ def gate(
     written += write_reports(verdict, reports)
     if output_format != TERMINAL:
         typer.echo(rendered(verdict, output_format), nl=False)
-    gate_run.append_to_summary(verdict, output_format)
+    gate_run.tell_github(verdict, output_format)
     console = screen.tables() if output_format == TERMINAL else messages
     if output_format == TERMINAL or messages.is_terminal:
         print_gate(verdict, console, all_layers=show_all)

@@ -148,10 +148,13 @@ def save_results(verdict: Gate, audit: Audit | None, settings: Settings) -> list
     return [*written, write_gate(verdict, settings.output)]
 
 
-def append_to_summary(verdict: Gate, output_format: str) -> None:
-    """GitHub shows what stands in this file on the page of the run."""
-    summary = os.environ.get("GITHUB_STEP_SUMMARY")
-    if output_format == "github" and summary:
-        from bnaudit.report.github import append_summary
+def tell_github(verdict: Gate, output_format: str) -> None:
+    """GitHub shows one file on the page of the run; another one tells later steps the outcome."""
+    if output_format != "github":
+        return
+    from bnaudit.report.github import append_outcome, append_summary
 
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
         append_summary(verdict, Path(summary))
+    if output := os.environ.get("GITHUB_OUTPUT"):
+        append_outcome(verdict, Path(output))

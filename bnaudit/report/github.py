@@ -1,4 +1,4 @@
-"""A Gate on GitHub: annotations on the run, and the summary of the step."""
+"""A Gate on GitHub: annotations on the run, the summary of the step, and its output."""
 
 from __future__ import annotations
 
@@ -146,6 +146,22 @@ def append_summary(gate: Gate, path: Path) -> bool:
             "a file that can, or unset it"
         ) from error
     return True
+
+
+def append_outcome(gate: Gate, path: Path) -> None:
+    """Add `outcome=pass`, `fail` or `inconclusive` to the file that `GITHUB_OUTPUT` names.
+
+    Later steps tell by it what the exit code does not: whether too few data are what failed.
+    Raises `InputError` where the file cannot be written.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"outcome={gate.outcome}\n")
+    except OSError as error:
+        raise InputError(
+            f"GITHUB_OUTPUT names {path}, which cannot be written ({error.strerror}): name a file "
+            "that can, or unset it"
+        ) from error
 
 
 def _bytes(said: str) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from bnaudit.cli.main import app
 from bnaudit.report.gate_files import FORMATS
@@ -56,15 +57,21 @@ def step(name: str) -> dict[str, Any]:
     return next(each for each in STEPS if each.get("name") == name)
 
 
-def run(name: str, folder: Path, program: str, *, code: int = 0, **inputs: str) -> Ran:
-    """A step as the runner runs it, with `program` replaced by one that notes its arguments."""
+def run(
+    name: str, folder: Path, program: str, *, code: int = 0, said: str = "", **inputs: str
+) -> Ran:
+    """A step as the runner runs it, with `program` replaced by one that notes its arguments.
+
+    `said`: what that one adds to the outputs of the step.
+    """
     bin_ = folder / "bin"
     bin_.mkdir()
     noted, outputs = folder / "args.json", folder / "outputs"
     fake = bin_ / program
     fake.write_text(
         f"#!{sys.executable}\nimport json, sys\n"
-        f"json.dump(sys.argv[1:], open({str(noted)!r}, 'w'))\nsys.exit({code})\n"
+        f"json.dump(sys.argv[1:], open({str(noted)!r}, 'w'))\n"
+        f"open({str(outputs)!r}, 'a').write({said!r})\nsys.exit({code})\n"
     )
     fake.chmod(0o755)
     script = folder / "step.sh"
@@ -91,8 +98,8 @@ def run(name: str, folder: Path, program: str, *, code: int = 0, **inputs: str) 
     )
 
 
-def gate(folder: Path, *, code: int = 0, **inputs: str) -> Ran:
-    return run("Judge the checkpoint", folder, "bnaudit", code=code, **inputs)
+def gate(folder: Path, *, code: int = 0, said: str = "outcome=pass\n", **inputs: str) -> Ran:
+    return run("Judge the checkpoint", folder, "bnaudit", code=code, said=said, **inputs)
 
 
 def test_it_is_a_composite_action_whose_inputs_are_described() -> None:
@@ -173,15 +180,50 @@ def test_a_checkpoint_that_looks_like_an_option_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "outcome"), [(0, "pass"), (1, "fail"), (2, "error"), (3, "error"), (130, "error")]
+    ("code", "outcome"), [(0, "pass"), (1, "fail"), (0, "inconclusive"), (1, "inconclusive")]
 )
-def test_the_exit_code_is_the_step_s_and_the_outcome_its_output(
+def test_the_exit_code_and_the_outcome_are_those_of_the_command(
     tmp_path: Path, code: int, outcome: str
 ) -> None:
-    ran = gate(tmp_path, code=code, CHECKPOINT="a.pth")
+    ran = gate(tmp_path, code=code, said=f"outcome={outcome}\n", CHECKPOINT="a.pth")
     assert ran.code == code
     assert ran.outputs == f"outcome={outcome}\n"
-    assert ("::error" in ran.out) == (outcome == "error")
+    assert "::error" not in ran.out
+
+
+@pytest.mark.parametrize("code", [1, 2, 3, 130])
+def test_where_nothing_was_judged_the_outcome_is_an_error(tmp_path: Path, code: int) -> None:
+    ran = gate(tmp_path, code=code, said="", CHECKPOINT="a.pth")
+    assert ran.code == code
+    assert ran.outputs == "outcome=error\n"
+    assert f"::error title=bnaudit::Nothing was judged (exit code {code})" in ran.out
+
+
+def test_what_failed_after_the_verdict_is_an_error_too(tmp_path: Path) -> None:
+    ran = gate(tmp_path, code=2, said="outcome=pass\n")
+    assert (ran.code, ran.outputs.splitlines()[-1]) == (2, "outcome=error")
+
+
+@pytest.mark.parametrize("samples", ["all", "3"])
+def test_the_command_itself_says_whether_it_passed_or_had_too_few_data(
+    tmp_path: Path, samples: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample_models = ROOT / "sample_models"
+    (tmp_path / "bnaudit.toml").write_text(
+        f'model = "{(sample_models / "digits.py").as_posix()}:model"\n'
+        f'data = "npz:{(sample_models / "digits.npz").as_posix()}"\n'
+        f'transform = "{(sample_models / "digits.py").as_posix()}:transform"\n'
+        'data_arg = { split = "test" }\nattribute = "none"\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GITHUB_OUTPUT", "outputs")
+    arguments = ["gate", str(sample_models / "healthy.pt"), "--samples", samples]
+    ran = CliRunner().invoke(app, [*arguments, "--format", "github"])
+    outcome = "pass" if ran.exit_code == 0 else "inconclusive"
+    assert Path("outputs").read_text() == f"outcome={outcome}\n"
+    assert (outcome == "inconclusive") == (samples == "3")
+    CliRunner().invoke(app, [*arguments, "--format", "json"])
+    assert len(Path("outputs").read_text().splitlines()) == 1
 
 
 def test_lines_that_end_as_on_windows_are_lines(tmp_path: Path) -> None:
