@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from bnaudit.results import Audit, Change, LayerAudit
-from bnaudit.stats.paired import (
-    Floats,
-    Paired,
+from bnaudit.stats.paired import Floats, Paired
+from bnaudit.stats.roots import (
     RootFigure,
     correlation,
     jackknife_change,

@@ -10,17 +10,16 @@ import numpy as np
 
 from bnaudit.findings.matching import Match
 from bnaudit.results import Estimate, LayerAudit
-from bnaudit.stats.paired import (
+from bnaudit.stats.paired import Floats, Paired
+from bnaudit.stats.paired_roots import difference_of_squares, narrower
+from bnaudit.stats.roots import (
     MIN_GROUPS,
-    Floats,
-    Paired,
     RootFigure,
     correlation,
     jackknife_root,
     root_difference,
     root_figure,
 )
-from bnaudit.stats.paired_roots import difference_of_squares, narrower
 
 
 @dataclass(frozen=True)

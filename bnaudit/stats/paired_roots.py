@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from bnaudit.stats.paired import Paired, RootFigure, student_quantile
+from bnaudit.stats.paired import Paired
+from bnaudit.stats.roots import RootFigure, student_quantile
 
 
 class Limits(NamedTuple):

@@ -17,7 +17,7 @@ from bnaudit.engine.per_sample import PaddedMoments, show_inputs
 from bnaudit.results import Audit, BatchOrder, Change, DataChecks, PaddedLayer, Spread
 from bnaudit.stats.batch_order import between_batches
 from bnaudit.stats.moments import Moments
-from bnaudit.stats.paired import jackknife_change
+from bnaudit.stats.roots import jackknife_change
 from bnaudit.verbs.attribution import Kept
 from bnaudit.verbs.few_layers import groups_of
 from bnaudit.verbs.figures import shift_estimates

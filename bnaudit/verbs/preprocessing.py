@@ -22,7 +22,8 @@ from bnaudit.errors import ModelError, NonFiniteError
 from bnaudit.results import Candidate, Change, Preprocessing
 from bnaudit.stats.jackknife import deal, jackknife
 from bnaudit.stats.outputs import per_sample_entropy
-from bnaudit.stats.paired import jackknife_change, jackknife_root, mean_change
+from bnaudit.stats.paired import mean_change
+from bnaudit.stats.roots import jackknife_change, jackknife_root
 from bnaudit.stats.significance import upper_tail_p
 from bnaudit.verbs.image_inputs import images_of, map_images
 from bnaudit.verbs.mistakes import RIGHT, Mistake, mistakes_of

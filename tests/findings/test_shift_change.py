@@ -14,7 +14,7 @@ from torch.utils.data import TensorDataset
 import bnaudit
 from bnaudit.findings.shift_change import largest_shift_change, layer_shift_change
 from bnaudit.results import Audit, LayerAudit
-from bnaudit.stats.paired import jackknife_root
+from bnaudit.stats.roots import jackknife_root
 
 WIDTH = 6
 

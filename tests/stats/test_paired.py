@@ -14,18 +14,20 @@ from scipy import optimize
 from scipy import stats as scipy_stats
 
 from bnaudit.stats.paired import (
-    MIN_GROUPS,
     MIN_PAIRS,
     Paired,
-    RootFigure,
     accuracy_change,
-    jackknife_change,
-    jackknife_root,
     mcnemar,
     mean_change,
-    root_difference,
     samples_to_settle,
     share,
+)
+from bnaudit.stats.roots import (
+    MIN_GROUPS,
+    RootFigure,
+    jackknife_change,
+    jackknife_root,
+    root_difference,
 )
 
 
