@@ -135,9 +135,9 @@ class OutputComparison:
         return logits
 
     def _logits_of(self, output: Any, samples: int) -> Tensor | None:
-        """The class scores, one row a sample."""
+        """The class scores, at most one row a sample."""
         logits = self.logits(output)
-        if logits is not None and len(logits) != samples:
+        if logits is not None and len(logits) > samples:
             raise InputError(
                 f"the model gives {len(logits)} outputs for a batch of {samples} samples: give "
                 "--forward to match them, or --task other"
@@ -147,6 +147,8 @@ class OutputComparison:
     def _count_not_finite(
         self, name: str, output: Any, logits: Tensor | None, samples: int
     ) -> None:
+        if logits is not None and len(logits) < samples:
+            logits = None  # which sample a row is of is not known
         parts = _parts("output", output).values()
         found = outputs_not_finite((part for part in parts if part is not logits), samples)
         if logits is not None:

@@ -122,6 +122,8 @@ def test_class_scores_that_give_no_class_are_counted(
         (lambda y: {"features": y[:, None], "loss": with_value(NAN)(y).mean()}, len(X)),
         (lambda y: with_value(INF)(y)[:, None], 0),
         (lambda y: {"features": y[:, None], "empty": y[:, :0], "count": torch.arange(3)}, 0),
+        (lambda y: with_value(NAN)(y)[:4], len(X)),  # fewer rows: of which samples?
+        (lambda y: y[:4], 0),
         (lambda y: "no tensor", 0),
     ],
 )
