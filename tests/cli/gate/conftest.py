@@ -24,7 +24,8 @@ def work(samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     here = tmp_path / "work"
     shutil.copytree(samples, here)
     monkeypatch.chdir(here)
-    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    for name in ("GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT"):
+        monkeypatch.delenv(name, raising=False)
     return here
 
 

@@ -46,7 +46,7 @@ def test_too_few_data_fail_with_1_and_pass_where_the_settings_say_so(
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        ((), "--data"),
+        ((), "bnaudit init"),
         (("nope.pt",), "nope.pt"),
         (("nope.json",), "nope.json"),
         ((HEALTHY, "--data", "npz:nope.npz"), "nope.npz"),

@@ -86,7 +86,8 @@ def named(request: pytest.FixtureRequest, folder: Path, measured: Path) -> Path:
 def test_no_name_of_an_audit_commands_the_terminal(
     named: Path, runs: Runs, args: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    for name in ("GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT"):
+        monkeypatch.delenv(name, raising=False)
     printed = runs(*args, codes=(0, 1))
     assert printed
     if "junit" in args:
