@@ -13,7 +13,7 @@ from bnaudit.verbs.gate import Measured
 from bnaudit.verbs.measure import DEFAULT_SAMPLES
 from bnaudit.verbs.measure_prepared import measure_prepared
 from bnaudit.verbs.not_finite import verdict_without_figures
-from bnaudit.verbs.prepare import Prepared, prepare
+from bnaudit.verbs.prepare import Prepared, check_said, prepare
 from bnaudit.verbs.request import request_of
 
 
@@ -34,6 +34,7 @@ def measure_for_gate(
     `InputError`.
     """
     base = None
+    check_said(settings)
     if settings.gate.base_checkpoint is not None:
         earlier = settings.model_copy(update={"checkpoint": settings.gate.base_checkpoint})
         try:
@@ -52,6 +53,7 @@ def measure_for_gate(
             settings.gate,
             policy,
             request_of(settings),
+            parts.weights,
         )
         return Measured(verdict=verdict)
 

@@ -16,6 +16,7 @@ from bnaudit.findings.gate.judge import not_finite
 from bnaudit.findings.policy import Policy
 from bnaudit.results import Gate, ModelInfo, Request, Side
 from bnaudit.verbs.stored_state import state_of_model
+from bnaudit.verbs.weights import Weights
 
 
 def verdict_without_figures(
@@ -26,10 +27,11 @@ def verdict_without_figures(
     settings: GateSettings,
     policy: Policy,
     request: Request | None = None,
+    weights: Weights | None = None,
 ) -> Gate:
     """Failed, with the layer where it begins and what the stored state says of the reason.
 
-    `request`: the options, for the commands of findings.
+    `request`: the options, for the commands of findings; `weights`: what the checkpoint had.
     """
     name = info.checkpoint or info.source
     subject = Side(
@@ -41,7 +43,7 @@ def verdict_without_figures(
         samples=0,
         seed=None,
     )
-    state = state_of_model(find_layers(unwrap(model)), name)
+    state = state_of_model(find_layers(unwrap(model)), name, weights)
     state = replace(state, recalibrate=commands.recalibrate_of(request))
     findings = conclude((state,), policy)
     first = error.__cause__ if isinstance(error.__cause__, NonFiniteError) else error

@@ -59,7 +59,7 @@ def prepare(settings: Settings, default_samples: int) -> Prepared:
 
     Raises `InputError` that names the option at fault.
     """
-    _check_said(settings)
+    check_said(settings)
     assert settings.data is not None
     device = usable_device(settings.device, "--device")
     conditions = Conditions(
@@ -89,7 +89,7 @@ def prepare(settings: Settings, default_samples: int) -> Prepared:
     )
 
 
-def _check_said(settings: Settings) -> None:
+def check_said(settings: Settings) -> None:
     """That there is enough to begin with; a mistyped checkpoint is told before what is missing."""
     if settings.checkpoint is not None:
         with opened(settings.checkpoint):
