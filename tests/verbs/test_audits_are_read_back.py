@@ -119,7 +119,7 @@ def test_of_any_loader(name: str) -> None:
         {"train_data": DATA},
         {"channels_last": True},
     ],
-    ids=str,
+    ids=lambda options: "-".join(options) or "none",  # the values have addresses in their texts
 )
 def test_with_any_option(options: dict[str, Any]) -> None:
     read_back(bnaudit.measure(classifier(), DATA, **options))
