@@ -43,12 +43,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=(
         "Examples:\n\n"
+        "bnaudit init ckpt.pth\n\n"
         "bnaudit inspect ckpt.pth\n\n"
         "bnaudit measure ckpt.pth --model torchvision:resnet50 --data imagefolder:val "
         "--transform imagenet\n\n"
         "bnaudit recalibrate ckpt.pth --model torchvision:resnet50 --data imagefolder:calibration "
         "--verify imagefolder:heldout --transform imagenet\n\n"
-        "bnaudit restore ckpt.recalibrated.pth"
+        "bnaudit restore ckpt.recalibrated.pth\n\n"
+        "bnaudit gate ckpt.pth --config bnaudit.toml --baseline main.json"
     ),
 )
 app.command(cls=Command, epilog=INIT_EPILOG)(init)
@@ -79,8 +81,8 @@ def main(
     """Diagnose and repair the statistics of BatchNorm layers.
 
     How far the running estimates of a checkpoint are from what its layers really see, layer by
-    layer, with error bars; and a copy with the right ones, where data that took no part show that
-    it helps.
+    layer, with error bars; a copy with the right ones, where data that took no part show that it
+    helps; and a gate for CI.
     """
 
 
