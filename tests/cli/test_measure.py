@@ -535,5 +535,5 @@ def test_a_bug_ends_with_3_its_traceback_and_where_to_report_it(
 def test_a_wrong_request_exits_with_2_from_a_shell(tmp_path: Path) -> None:
     ran = python_m_bnaudit(tmp_path, "measure", "none.pt", "--model", "torchvision:resnet18")
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err.startswith("error: no data")
+    assert ran.err.startswith("error: none.pt: no such file")
     assert not list(tmp_path.iterdir())

@@ -42,7 +42,8 @@ def layers(draw: st.DrawFn, name: str) -> LayerState:
 @settings(max_examples=150, deadline=None)
 @given(st.data(), st.integers(0, 3), st.none() | st.integers(0, 10))
 def test_any_state_is_judged(data: st.DataObject, count: int, steps: int | None) -> None:
-    state = State("x.pt", tuple(data.draw(layers(f"l{i}")) for i in range(count)), (), steps)
+    drawn = tuple(data.draw(layers(f"l{i}")) for i in range(count))
+    state = State("x.pt", drawn, steps=steps)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = conclude([state])

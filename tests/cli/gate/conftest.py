@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from runs import CONFIG, HEALTHY, MODELS, WRONG
+from gate_runs import CONFIG, HEALTHY, MODELS, WRONG
 from workplace import SAMPLES, Run
 
 

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from runs import CONFIG, HEALTHY, MODELS, WRONG, one_line, verdict
+from gate_runs import CONFIG, HEALTHY, MODELS, WRONG, one_line, verdict
 from workplace import Run, contents
 
 from bnaudit.results import Audit

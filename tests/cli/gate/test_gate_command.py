@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from runs import CONFIG, HEALTHY, WRONG, gate_command, one_line, verdict
+from gate_runs import CONFIG, HEALTHY, WRONG, gate_command, one_line, verdict
 from workplace import Run, contents
 
 

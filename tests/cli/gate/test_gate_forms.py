@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from runs import HEALTHY, WRONG, one_line, verdict
+from gate_runs import HEALTHY, WRONG, one_line, verdict
 from workplace import Run
 
 from bnaudit.results import Audit, Gate

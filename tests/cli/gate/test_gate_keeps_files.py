@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from runs import HEALTHY
+from gate_runs import HEALTHY
 from workplace import Run
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import HEALTHY, WRONG, gate_command, one_line
+from gate_runs import HEALTHY, WRONG, gate_command, one_line
 from workplace import Run
 
 from bnaudit.config import Settings
