@@ -35,6 +35,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/recalibrate.py
 	$(BIN)/python benchmarks/recalibrate.py --residuals
 	$(BIN)/python benchmarks/inspect_checkpoint.py
+	$(BIN)/python benchmarks/find_architecture.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
