@@ -68,7 +68,8 @@ def test_what_got_better_is_said_too() -> None:
         changes, layers=(*changes.layers[:3], layer), network=(), lost=(gates.finding(),)
     )
     assert summary(better) == (
-        "Output shift fell in 1 of 4 layers, layer1.1.bn1 (.400 to .100). 1 finding is gone (BN101)."
+        "Output shift fell in 1 of 4 layers, layer1.1.bn1 (.400 to .100). "
+        "1 finding is gone (BN101)."
     )
 
 
