@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from bnaudit.findings.comparability import (
     comparability,
+    same_figures,
     same_samples,
     same_weights,
     uncompared,
@@ -57,7 +58,7 @@ def changes_between(
     matching = match_layers(before.layers, after.layers)
     paired = same_samples(before, after)
     weights = same_weights(before, after)
-    same = paired and weights
+    same = (paired and weights) or same_figures(before, after)
     in_total = tuple(m for m in matching.matches if m.after.name not in not_in_total)
     network = _network(before, after, in_total, paired=paired)
     shifts = [(Shift.of_output(m.before), Shift.of_output(m.after)) for m in matching.matches]
@@ -70,7 +71,10 @@ def changes_between(
         paired=paired,
         same_weights=weights,
         uncompared=tuple(uncompared(before, after)),
-        layers=tuple(_layer(match, surely, paired=paired) for match in matching.matches),
+        layers=tuple(
+            _certain_layer(layer) if same else layer
+            for layer in (_layer(match, surely, paired=paired) for match in matching.matches)
+        ),
         network=tuple(
             NetworkChange(one.figure, _certain(difference) if same else difference)
             for one in network
@@ -81,6 +85,15 @@ def changes_between(
         gained=gained(after.findings, before.findings, matching.now),
         lost=gained(before.findings, after.findings, earlier),
         notes=tuple(comparability(before, after, matching)),
+    )
+
+
+def _certain_layer(layer: LayerChange) -> LayerChange:
+    output, total = layer.output_shift, layer.total_shift
+    return replace(
+        layer,
+        output_shift=None if output is None else _certain(output),
+        total_shift=None if total is None else _certain(total),
     )
 
 

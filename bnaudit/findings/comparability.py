@@ -28,17 +28,21 @@ def same_samples(before: Audit, after: Audit) -> bool:
 
 
 def same_weights(before: Audit, after: Audit) -> bool:
-    """Whether both are of the same part of the same file, in layers with the same settings.
-
-    Where no file is known, figures that are equal to the last digit, in every layer and output,
-    tell the same.
-    """
+    """Whether both are of the same part of the same file, in layers with the same settings."""
     old, new = before.model, after.model
-    if before.layers and (before.layers, before.network) == (after.layers, after.network):
-        return same_samples(before, after)
     if new.checkpoint_sha256 is None or old.checkpoint_sha256 != new.checkpoint_sha256:
         return False
     return old.checkpoint_key == new.checkpoint_key and _settings(before) == _settings(after)
+
+
+def same_figures(before: Audit, after: Audit) -> bool:
+    """Whether every layer and output is equal to the last digit, on the same samples.
+
+    Then what was measured is the same function; the weights may still differ where the forward
+    does not use them.
+    """
+    equal = (before.layers, before.network) == (after.layers, after.network)
+    return equal and same_samples(before, after)
 
 
 def _settings(audit: Audit) -> list[tuple[object, ...]]:

@@ -26,10 +26,9 @@ def read_document(kind: type[T], text: str, *, schema: int, source: str, remedy:
         document = parsed(text)
     except ValueError as error:
         raise InputError(f"{source}: not JSON as bnaudit writes it: {error}; {remedy}") from error
-    name = kind.__name__
+    name = f"{'an' if kind.__name__[0] in 'AEIO' else 'a'} {kind.__name__}"
     if not isinstance(document, dict) or "schema" not in document:
-        article = "an" if name[0] in "AEIO" else "a"
-        raise InputError(f"{source}: not {article} {name} (no field `schema`): {remedy}")
+        raise InputError(f"{source}: not {name} (no field `schema`): {remedy}")
     if document["schema"] != schema or isinstance(document["schema"], bool):
         raise InputError(
             f"{source}: schema {_short(document['schema'])}, this version reads {schema}: {remedy}"
@@ -41,6 +40,10 @@ def read_document(kind: type[T], text: str, *, schema: int, source: str, remedy:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "missing" and len(first["loc"]) == 1:
+            raise InputError(
+                f"{source}: not {name} (field {where} is missing): {remedy}"
+            ) from error
         reason = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
         raise InputError(f"{source}: field {where}: {reason}") from error
     for where, reason in problems(result):

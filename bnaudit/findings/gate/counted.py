@@ -9,6 +9,7 @@ from bnaudit.config import GateSettings
 from bnaudit.errors import InputError
 from bnaudit.findings.catalogue import find_rule
 from bnaudit.findings.gate.ignores import Ignores
+from bnaudit.findings.phrases import some_of
 from bnaudit.results import SEVERITIES, Audit, Changes, Check, Finding, Waived
 
 BASELINE = "baseline"
@@ -88,9 +89,13 @@ def _left(finding: Finding, ignores: Ignores) -> tuple[Finding | None, str]:
         return finding, ""
     reasons = {layer: ignores.layer(layer, finding.code) for layer in finding.layers}
     layers = tuple(layer for layer, reason in reasons.items() if reason is None)
+    left_out = [layer for layer, reason in reasons.items() if reason is not None]
     if not layers:
         return None, ", ".join(sorted({reason for reason in reasons.values() if reason}))
-    return replace(finding, layers=layers), ""
+    if not left_out:
+        return finding, ""
+    sentence = f"{finding.sentence} The settings leave out {some_of(left_out)}."
+    return replace(finding, layers=layers, sentence=sentence), ""
 
 
 def _new(

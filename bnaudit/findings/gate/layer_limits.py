@@ -119,6 +119,8 @@ def _total(audit: Audit, limit: float, ignores: Ignores) -> Check:
         sentence="",
         limit=limit,
     )
+    if not layers and _with_figures(audit):
+        return settled(check, "pass", "The settings leave out all layers.", ())
     if not layers:
         return without_figure(check, _NO_SHIFT)
     says = f"The output shift over {plural(len(layers), 'layer')} (root mean square) is {{figure}}"

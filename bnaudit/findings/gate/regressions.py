@@ -96,13 +96,14 @@ def _of_layers(changes: Changes, tolerance: Tolerance, ignores: Ignores) -> Chec
     if not judged:
         return check
     check = replace(check, outcome="pass", remedy=None)
+    left_out = f"; the settings leave out {some_of(ignored)}" if ignored else ""
     of = plural(len(judged), "layer")
     if worse:
         most = max(worse, key=lambda x: x.rise)
         sentence = (
             f"The output shift of {len(worse)} of {of} got worse than in the baseline: "
             f"{_figure(most, number)} in {named(most.name)}, where {number(most.tolerance)} is "
-            "tolerated."
+            f"tolerated{left_out}."
         )
         the_data = changes.same_weights and not changes.paired
         remedy = THE_DATA if the_data else ANOTHER_STATE
@@ -122,8 +123,7 @@ def _of_layers(changes: Changes, tolerance: Tolerance, ignores: Ignores) -> Chec
         return replace(check, sentence=f"None of {of} changed.", value=0.0)
     most = max(judged, key=lambda x: x.rise)
     sentence = f"The largest change of {of} is {_figure(most, number)} in {named(most.name)}"
-    sentence += f"; the settings leave out {some_of(ignored)}." if ignored else "."
-    return replace(check, sentence=sentence, value=most.rise, limit=most.tolerance)
+    return replace(check, sentence=f"{sentence}{left_out}.", value=most.rise, limit=most.tolerance)
 
 
 def _inconclusive(check: Check, hidden: Sequence[_Judged], changes: Changes) -> Check:
