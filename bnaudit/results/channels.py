@@ -64,7 +64,7 @@ class ChannelTable:
             table._check()
         except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
             raise _damaged(path) from error
-        except (NotImplementedError, RuntimeError, MemoryError, SyntaxError) as error:
+        except (RuntimeError, MemoryError, SyntaxError) as error:
             raise _damaged(path) from error  # a zip of another kind, or with a password; a header
         return table
 

@@ -194,7 +194,7 @@ def _length(loader: DataLoader[Any]) -> int | None:
     counted = loader.dataset if loader.batch_size is None else loader.sampler
     try:
         return len(cast(Sized, counted))
-    except (TypeError, NotImplementedError):
+    except (TypeError, RuntimeError):  # samplers without a length raise either
         return None
 
 
