@@ -196,3 +196,10 @@ def test_a_layer_that_nothing_calls_is_not_waived_for_equal_figures() -> None:
             for a, f in zip((after, before), files, strict=True)
         ]
         assert failing(judged(*sides))["BN001"] == ("aux",)
+
+
+def test_outputs_that_are_not_finite_fail_where_no_layer_has_figures_too() -> None:
+    audit = audit_of(with_broken_head(float("nan")), *(part[:160] for part in digits("test")))
+    for layer in audit.layers:
+        audit = without_figure(audit, layer.name)
+    assert "finite" in failing(judged(audit, policy=DEFAULT, fail_on="nothing"))

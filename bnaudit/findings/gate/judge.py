@@ -99,7 +99,7 @@ def _without_layers(
     changes: Changes | None,
 ) -> Gate:
     found = counted(audit.findings, settings, ignores, changes)
-    checks = (_nothing(audit), *found.checks)
+    checks = (_nothing(audit), *found.checks, *_outputs(audit, found))
     verdict = _gate(checks, found, settings, subject, changes, ignores, audit)
     return replace(verdict, notes=(*verdict.notes, *_not_judged(settings)))
 
