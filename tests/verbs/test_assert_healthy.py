@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import os
 import random
 import subprocess
 import sys
@@ -293,7 +294,11 @@ def test_the_statistics_fit_the_data():
 def test_the_output_of_pytest_shows_the_findings_and_not_our_code(tmp_path: Path) -> None:
     (tmp_path / "test_model.py").write_text(TEST_FILE)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_model.py"]
-    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    # where these are set, pytest repeats the whole message in its summary
+    environment = {k: v for k, v in os.environ.items() if k not in ("CI", "BUILD_NUMBER")}
+    ran = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
     assert ran.returncode == 1
     for said in ("BN004 never-updated", "max_layer_esm", "Recalibrate", "1 failed"):
         assert said in ran.stdout
