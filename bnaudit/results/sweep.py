@@ -41,7 +41,7 @@ class SweepPoint:
     `accuracy_change` and `loss_change` compare with the estimates, `accuracy_from_exact` and
     `loss_from_exact` with exact statistics, on the same samples (paired). `shift`: the root mean
     square over layers, in standard deviations: of the layer discrepancy for batch sizes, of the
-    residual ESM for what recalibrates; `layers` the same of each layer, in the order of
+    residual ESM for what recalibrates; `by_layer` the same of each layer, in the order of
     `Sweep.layers`, None where a layer has none.
     """
 
@@ -53,7 +53,7 @@ class SweepPoint:
     accuracy_from_exact: Change | None = None
     loss_from_exact: Change | None = None
     shift: Figure | None = None
-    layers: tuple[float | None, ...] = ()
+    by_layer: tuple[float | None, ...] = ()
     draws: int = 1
 
 
@@ -162,4 +162,4 @@ def _row(sweep: Sweep, point: SweepPoint) -> dict[str, Any]:
         row[name] = change.difference if change else None
         row[f"{name}_low"] = change.low if change else None
         row[f"{name}_high"] = change.high if change else None
-    return row | dict(zip(sweep.layers, point.layers, strict=False))
+    return row | dict(zip(sweep.layers, point.by_layer, strict=False))
