@@ -22,6 +22,7 @@ class Scores:
     `agreement` (the share of equal top-1 classes) and `kl` (mean KL(deployed ‖ this), nats) compare
     with the outputs of the same samples under the estimates. Each is None where the outputs are no
     class scores, the first two without labels. `loss` and `kl` are None where they are not finite.
+    `relative_rms` is for other outputs: √(Σ(a−b)²/Σa²), a being those under the estimates.
     """
 
     samples: int
@@ -30,3 +31,4 @@ class Scores:
     loss: Figure | None = None
     agreement: Figure | None = None
     kl: Figure | None = None
+    relative_rms: float | None = None

@@ -12,12 +12,16 @@ def classification_sums(a: Tensor, b: Tensor) -> Tensor:
 
     `a`, `b`: logits (N, K). KL is in nats.
     """
+    agree, kl = same_top_one(a, b).sum(), per_sample_kl(a, b).sum()
+    return torch.stack([agree.to(kl.dtype), kl])
+
+
+def per_sample_kl(a: Tensor, b: Tensor) -> Tensor:
+    """KL(softmax a ‖ softmax b) of each sample in nats, (N,). `a`, `b`: logits (N, K)."""
     log_a, log_b = log_softmax(a), log_softmax(b)
-    agree = same_top_one(a, b).sum()
     p = log_a.exp()
     # A class of probability 0 adds nothing, 0·(−∞); NaN outputs stay NaN.
-    kl = torch.where(p == 0, 0.0, p * (log_a - log_b)).sum()
-    return torch.stack([agree.to(kl.dtype), kl])
+    return torch.where(p == 0, 0.0, p * (log_a - log_b)).sum(1)
 
 
 def label_sums(logits: Tensor, labels: Tensor) -> Tensor:
