@@ -1,0 +1,157 @@
+"""`sweep example-weight`: every example's own moments mixed into the estimates, at several weights.
+
+Summers & Dinneen 2020 (arXiv:1906.03548), "inference example weighing": m_i = a·E[x_i] + (1−a)·m̂,
+and v_i from second moments that are mixed alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain
+from typing import Unpack
+
+import numpy as np
+from torch import nn
+
+from bnaudit.engine.trial import try_out
+from bnaudit.engine.variants import ESTIMATES, Outcomes, variants_pass, weighed_examples
+from bnaudit.errors import InputError
+from bnaudit.findings.conclude import conclude
+from bnaudit.results.sweep import Conclusion, Sweep, SweepData, SweepPoint
+from bnaudit.verbs.change_words import in_nats, in_points, surely_changes
+from bnaudit.verbs.scores import Mask, accuracy_between, loss_between, scores_of
+from bnaudit.verbs.sources import data_info
+from bnaudit.verbs.workbench import Data, RunOptions, Workbench, workbench
+
+DEFAULT_VALUES = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
+
+
+def sweep_example_weight(
+    model: nn.Module,
+    data: Data,
+    *,
+    values: Sequence[float] | None = None,
+    **options: Unpack[RunOptions],
+) -> Sweep:
+    """Accuracy and loss over the weight a of an example's own moments at inference.
+
+    The best weight is chosen on one half of the labelled data (by the loss), and what it gains is
+    told on the other half. `bnaudit.nn.convert(model, "example-weighing", alpha=a)` gives the model
+    that does it; the statistics, and a state dict, stay as they are. The model is left as it was.
+
+    Args:
+        model: as for `bnaudit.measure`.
+        data: held-out data; without labels nothing is chosen.
+        values: weights from 0 (the estimates alone) to 1 (each example by itself, as Instance
+            Norm).
+        options: see `RunOptions`.
+
+    Returns:
+        The Sweep: `sweep.points`, `sweep.conclusion("best")`, `sweep.to_frame()`.
+
+    Raises:
+        InputError: weights outside of 0 to 1, among others as `bnaudit.measure`.
+    """
+    return sweep_example_weight_with(workbench(model, data, **options), values)
+
+
+def sweep_example_weight_with(bench: Workbench, values: Sequence[float] | None) -> Sweep:
+    """The same for a workbench."""
+    weights, subject = _checked(values), bench.subject
+    reader, notes = bench.data.reader, []
+    with subject.conditions.entered(subject.model):
+        batches = iter(reader)
+        first = next(batches, None)
+        if first is None:
+            raise InputError("the data gave no batch: nothing to try the weights on")
+        try_out(subject.model, subject.layers, first, subject.conditions)  # settles odd layers
+        variants = [weighed_examples(subject, weight) for weight in weights]
+
+        what = f"example weights {weights[0]:g} to {weights[-1]:g}"
+        with bench.progress(what, reader.total, "samples") as advance:
+            estimates, *found = variants_pass(
+                subject,
+                chain([first], batches),
+                [ESTIMATES, *variants],
+                task=bench.task,
+                progress=advance,
+            )
+    kept = sorted({n for v in variants for n in getattr(v.handler, "kept", ())})
+    if kept:
+        notes.append(f"its rows are no equal shares of the samples, so as it is: {', '.join(kept)}")
+    by_weight = dict(zip(weights, found, strict=True))
+    labelled = not bool(np.isnan(estimates.correct).all())
+    if not labelled:
+        notes.append("no labels: which weight is best cannot be told")
+    samples = len(estimates.took_part)
+    info = data_info(reader, bench.data.name, samples, bench.data.transform, labelled=labelled)
+    best = _best(estimates, by_weight, bench.seed) if labelled else None
+    sweep = Sweep(
+        "example-weight",
+        **bench.header(),
+        data=(SweepData("held-out", info, scores_of(estimates)),),
+        points=tuple(
+            _point(weight, estimates, one, bench.seed) for weight, one in by_weight.items()
+        ),
+        conclusions=(best,) if best is not None else (),
+        current=0.0,
+        notes=tuple(notes),
+    )
+    return replace(sweep, findings=conclude([sweep], bench.policy))
+
+
+def _checked(values: Sequence[float] | None) -> tuple[float, ...]:
+    if values is None:
+        return DEFAULT_VALUES
+    if not values:
+        raise InputError("no example weights: give some from 0 to 1, such as 0,0.1,0.2")
+    for value in values:
+        if not 0 <= value <= 1:
+            raise InputError(f"example weight {value:g}: give numbers from 0 to 1")
+    return tuple(sorted({float(value) for value in values}))
+
+
+def _point(weight: float, estimates: Outcomes, found: Outcomes, seed: int) -> SweepPoint:
+    return SweepPoint(
+        value=weight,
+        role="held-out",
+        scores=scores_of(found),
+        accuracy_change=accuracy_between(estimates, found),
+        loss_change=loss_between(estimates, found, seed),
+    )
+
+
+def best_on_half(estimates: Outcomes, by_value: dict[float, Outcomes]) -> tuple[float, Mask] | None:
+    """(the value of lowest mean loss on every other labelled sample, the mask of the others).
+
+    Samples are read in a random order, or in the loader's. A value under which a loss is not finite
+    is not chosen; None where none is left.
+    """
+    labelled = ~np.isnan(estimates.correct)
+    place = np.cumsum(labelled) % 2 == 0
+    choosing, judging = labelled & ~place, labelled & place
+    losses = {value: float(found.loss[choosing].mean()) for value, found in by_value.items()}
+    finite = {value: loss for value, loss in losses.items() if np.isfinite(loss)}
+    if not finite or not judging.any():
+        return None
+    return min(finite, key=lambda value: finite[value]), judging
+
+
+def _best(estimates: Outcomes, by_weight: dict[float, Outcomes], seed: int) -> Conclusion | None:
+    found = best_on_half(estimates, by_weight)
+    if found is None:
+        return None
+    weight, judging = found
+    gain = accuracy_between(estimates, by_weight[weight], judging)
+    loss = loss_between(estimates, by_weight[weight], seed, judging)
+    sure = surely_changes(loss) and loss is not None and loss.difference < 0
+    if weight == 0:
+        sentence = "No weight of an example's own moments lowers the loss: leave it at 0."
+    else:
+        sentence = (
+            f"The loss is lowest at example weight {weight:g}, chosen on one half of the data; on "
+            f"the other half the loss goes {in_nats(loss)}, and the accuracy changes by "
+            f"{in_points(gain)}."
+        )
+    return Conclusion("best", sentence, weight, (), gain, loss, significant=sure)
