@@ -1,12 +1,15 @@
 """BatchNorm that counts the example itself into the statistics that it is normalised by.
 
 In training a layer's statistics contain the example; at inference they do not. Summers 2020
-(inference example weighing) mixes it in again, with a weight that is chosen after training.
+(section on inference example weighing) mixes it in again, with a weight that is chosen after
+training.
 """
 
 from __future__ import annotations
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def example_weighed(
@@ -29,3 +32,85 @@ def example_weighed(
     mean = running_mean + alpha * between
     var = alpha * var_i + (1 - alpha) * running_var + alpha * (1 - alpha) * between.square()
     return mean, var
+
+
+class ExampleWeighingBatchNorm(_BatchNorm):
+    """In `eval()`, normalises each example by its own moments mixed into the estimates.
+
+    With m_i, v_i (N, C) from `example_weighed`, over the positions of an example:
+
+        y_i = γ·(x_i − m_i)/√(v_i + ε) + β
+
+    Training is plain BatchNorm, `alpha` = 0 is plain BatchNorm bit for bit, and the state dict is
+    BatchNorm's: `alpha` is an attribute of the module, not in the state dict, and can be changed at
+    any time. Shapes and other arguments as in `torch.nn.BatchNorm`. Half-precision inputs are
+    normalised in float32. Without running statistics there is nothing to mix with: plain BatchNorm.
+
+    An example of one position, (N, C), has the variance 0: there `alpha` only draws it to 0.
+
+    Raises `ValueError` for an `alpha` outside [0, 1].
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        alpha: float,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+        self.alpha = alpha
+
+    @property
+    def alpha(self) -> float:
+        """The weight of the example, in [0, 1]."""
+        return self._alpha
+
+    @alpha.setter
+    def alpha(self, alpha: float) -> None:
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"alpha, the weight of the example, is in [0, 1]; got {alpha}")
+        self._alpha = float(alpha)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - PyTorch's own name
+        """Normalise (N, C, …)."""
+        mean, var = self.running_mean, self.running_var
+        if self.training or self._alpha == 0 or mean is None or var is None or not input.numel():
+            return super().forward(input)
+        self._check_input_dim(input)
+        x = input.to(torch.promote_types(input.dtype, torch.float32))
+        values = x.flatten(2) if x.dim() > 2 else x.unsqueeze(2)
+        var_i, mean_i = torch.var_mean(values, 2, correction=0)
+        mean, var = example_weighed(mean_i, var_i, mean.to(x.dtype), var.to(x.dtype), self._alpha)
+        scale = (var + self.eps).rsqrt()
+        if self.weight is not None:
+            scale = scale * self.weight
+        y = (x - _over_positions(mean, x)) * _over_positions(scale, x)
+        if self.bias is not None:
+            y = y + _over_positions(self.bias.unsqueeze(0), x)
+        return y.to(input.dtype)
+
+    def extra_repr(self) -> str:
+        """As BatchNorm's, with the weight of the example."""
+        return f"{super().extra_repr()}, alpha={self._alpha:g}"
+
+
+def _over_positions(by_channel: Tensor, x: Tensor) -> Tensor:
+    """(N, C) or (1, C) in a shape that broadcasts over `x`."""
+    return by_channel.reshape(*by_channel.shape, *(1,) * (x.dim() - 2))
+
+
+class ExampleWeighingBatchNorm1d(ExampleWeighingBatchNorm, nn.BatchNorm1d):
+    """`ExampleWeighingBatchNorm` over (N, C) or (N, C, L)."""
+
+
+class ExampleWeighingBatchNorm2d(ExampleWeighingBatchNorm, nn.BatchNorm2d):
+    """`ExampleWeighingBatchNorm` over (N, C, H, W)."""
+
+
+class ExampleWeighingBatchNorm3d(ExampleWeighingBatchNorm, nn.BatchNorm3d):
+    """`ExampleWeighingBatchNorm` over (N, C, D, H, W)."""
