@@ -104,7 +104,7 @@ class LayerDistance:
 
 @dataclass(frozen=True)
 class Gain:
-    """What its own statistics give a domain against the better common ones, on the same samples.
+    """What one set of statistics gives a domain against another, on the same samples.
 
     `significant`: McNemar's exact test, family-wise 5% over the domains (Holm). `samples_needed`:
     how many labelled samples would settle whether the loss or gain exceeds what is allowed.
@@ -123,8 +123,9 @@ class Worth:
     """Whether statistics of its own for each domain are worth their trouble.
 
     `common`: the better one of the common statistics, `CHECKPOINT` or `POOLED`, by mean accuracy
-    over the labelled domains; None without labels. `common_gains`: the pooled statistics against
-    the checkpoint's, by domain. `margin`: the difference of accuracy (0 to 1) that does not count.
+    over the labelled domains; None without labels. `gains`: own statistics against those;
+    `own_gains`, `pooled_gains`: own and pooled statistics against the checkpoint's. `margin`: the
+    gain of accuracy (0 to 1) that does not count.
     """
 
     level: Level
@@ -132,7 +133,8 @@ class Worth:
     margin: float
     common: str | None = None
     gains: tuple[Gain, ...] = ()
-    common_gains: tuple[Gain, ...] = ()
+    own_gains: tuple[Gain, ...] = ()
+    pooled_gains: tuple[Gain, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -149,8 +151,8 @@ class Domains:
 
     `cells`: by statistics (the checkpoint's, the pooled ones, each domain's), then by domain.
     `pairs` names the two domains of each distance in `layers`, which stand in call order.
-    `bank_bytes`: what the statistics of all domains and the pooled ones take. `sharing`: where
-    layers are called several times in a forward.
+    `bank_bytes`: what the statistics of all domains and the pooled ones take, `pooled_samples`
+    how many samples those come from. `sharing`: where layers are called several times in a forward.
     """
 
     versions: dict[str, str]
@@ -164,6 +166,7 @@ class Domains:
     layers: tuple[LayerDistance, ...] = ()
     kept: tuple[KeptLayer, ...] = ()
     bank_bytes: int = 0
+    pooled_samples: int = 0
     sharing: Sharing | None = None
     findings: tuple[Finding, ...] = ()
     request: Request | None = None

@@ -1,0 +1,145 @@
+"""The matrix: the statistics of each domain on the verification data of each domain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from bnaudit.engine.batches import Batch
+from bnaudit.engine.books import LayerRecord
+from bnaudit.engine.layers import BNLayer
+from bnaudit.engine.population import Statistics
+from bnaudit.engine.variants import Outcomes, Variant, variants_pass
+from bnaudit.errors import BnauditError, InputError
+from bnaudit.results import DataInfo
+from bnaudit.results.domains import COMMON, Against, Cell
+from bnaudit.stats.paired import mcnemar
+from bnaudit.verbs.samples import Reader
+from bnaudit.verbs.scores import accuracy_between, loss_between, scores_of
+from bnaudit.verbs.sources import Source, data_info
+from bnaudit.verbs.verification import MOST_OVERLAP, Unseen, layer_figures
+from bnaudit.verbs.workbench import Workbench
+
+ByName = Mapping[str, Mapping[BNLayer, Statistics]]
+"""The statistics to try, by whose they are; the checkpoint's, which come first, are empty."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """All statistics on the data of one domain."""
+
+    cells: tuple[Cell, ...]
+    info: DataInfo
+    overlap: int
+    classifier: bool
+
+
+def column(
+    bench: Workbench, name: str, source: Source, statistics: ByName, known: set[bytes]
+) -> Column:
+    """Every one of `statistics` on the samples of a domain that are not `known`, in one pass.
+
+    Inside `conditions.entered(model)`. Raises `InputError` where most samples are known, or labels
+    are none of the model's classes.
+    """
+    reader = source.reader
+    unseen = Unseen(reader, known)
+    variants = [Variant(one, observed=True) for one in statistics.values()]
+    with (
+        about_domain(name),
+        bench.progress(f"verifying: {name}", reader.total, "samples") as advance,
+    ):
+        outcomes = variants_pass(
+            bench.subject,
+            _some(unseen),
+            variants,
+            groups=reader.groups,
+            task=bench.task,
+            progress=advance,
+        )
+    found = dict(zip(statistics, outcomes, strict=True))
+    first = outcomes[0]
+    samples = len(first.took_part)
+    _check_overlap(name, unseen.overlap, samples)
+    cells = tuple(
+        Cell(
+            whose,
+            name,
+            scores_of(one),
+            _layer_shift(bench, one.records, reader, samples),
+            tuple(
+                against(common, found[common], one, bench.seed)
+                for common in COMMON
+                if common in found and common != whose
+            ),
+        )
+        for whose, one in found.items()
+    )
+    labelled = bool((~np.isnan(first.correct)).any())
+    info = data_info(reader, source.name, samples, source.transform, labelled=labelled)
+    return Column(cells, info, unseen.overlap, bool((~np.isnan(first.agree)).any()))
+
+
+@contextmanager
+def about_domain(name: str) -> Iterator[None]:
+    """What goes wrong inside is said of this domain."""
+    try:
+        yield
+    except BnauditError as error:
+        error.args = (f"domain {name}: {error}", *error.args[1:])
+        raise
+
+
+def _some(unseen: Unseen) -> Iterator[Batch]:
+    """The batches, with the fault named where nothing is left of them."""
+    empty = True
+    for batch in unseen:
+        empty = False
+        yield batch
+    if empty:
+        what = "gave no batch"
+        if unseen.overlap:
+            what = f"are all calibration samples of some domain ({unseen.overlap:,} samples)"
+        raise InputError(f"its verification data {what}: give other data")
+
+
+def _check_overlap(name: str, overlap: int, samples: int) -> None:
+    read = samples + overlap
+    if overlap > MOST_OVERLAP * read:
+        raise InputError(
+            f"domain {name}: {overlap:,} of {read:,} verification samples are calibration samples "
+            "of some domain too: they prove nothing. Give domains that do not share their samples"
+        )
+
+
+def _layer_shift(
+    bench: Workbench, records: dict[str, LayerRecord], reader: Reader, samples: int
+) -> float | None:
+    """The root mean square over layers of their debiased ESM."""
+    figures = layer_figures(bench.subject.layers, records, reader.final_groups(samples))
+    squares = [
+        layer.total_shift.value**2 for layer in figures.values() if layer.total_shift is not None
+    ]
+    mean = float(np.mean(squares)) if squares else float("nan")
+    return mean**0.5 if np.isfinite(mean) else None
+
+
+def against(common: str, before: Outcomes, after: Outcomes, seed: int) -> Against:
+    """One set of statistics against common ones, on the samples that both have outcomes of."""
+    accuracy = accuracy_between(before, after)
+    if accuracy is None:
+        return Against(common, loss=None)
+    known = ~(np.isnan(before.correct) | np.isnan(after.correct))
+    old, new = before.correct[known] > 0.5, after.correct[known] > 0.5
+    only_before, only_after = int((old & ~new).sum()), int((new & ~old).sum())
+    return Against(
+        common,
+        accuracy,
+        loss_between(before, after, seed),
+        only_before,
+        only_after,
+        mcnemar(only_before, only_after),
+    )
