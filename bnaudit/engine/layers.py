@@ -14,6 +14,9 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from bnaudit.errors import ModelError
+from bnaudit.nn.batch_group import BatchGroupNorm
+from bnaudit.nn.example_weighing import ExampleWeighingBatchNorm
+from bnaudit.nn.ghost import GhostBatchNorm
 
 _COMPILED = re.compile(r"(^|\.)_orig_mod(?=\.|$)")
 
@@ -30,6 +33,9 @@ class BNLayer:
     checked against its own output; one that is `trusted`, a subclass of PyTorch's BatchNorm, is
     measured even where that fails (it may contain an activation). `frozen`: the statistics are
     constants that training does not update.
+
+    `channels` counts the statistics: C. Where `pooled` neighbouring channels of the input share one
+    (Batch/Group Norm), what is said of a channel here and in every figure is of such a group.
     """
 
     name: str
@@ -47,6 +53,7 @@ class BNLayer:
     channel_axis: int = 1
     eps_source: Literal["module", "probed"] = "module"
     probed_gamma: Tensor | None = None
+    pooled: int = 1
 
     @property
     def affine(self) -> bool:
@@ -62,18 +69,27 @@ class BNLayer:
         return module.running_mean, module.running_var
 
     def gamma(self) -> Tensor:
-        """The affine weight γ in float64 on the CPU, (C,); ones where the layer has none."""
+        """The affine weight γ in float64 on the CPU, (C,); ones where the layer has none.
+
+        The root mean square over channels that share statistics: the output shift weighs by γ².
+        """
         weight = getattr(self.module, "weight", None)
         if self.probed_gamma is not None:
             return self.probed_gamma
         if isinstance(weight, Tensor):
-            return weight.detach().to("cpu", torch.float64).flatten()
+            gamma = weight.detach().to("cpu", torch.float64).flatten()
+            if self.pooled == 1:
+                return gamma
+            return gamma.reshape(-1, self.pooled).square().mean(1).sqrt()
         return torch.ones(self.channels, dtype=torch.float64, device="cpu")
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """How one kind of module is read. `matches` decides; the first adapter that matches is used."""
+    """How one kind of module is read. `matches` decides; the first adapter that matches is used.
+
+    `pooled`: how many channels share one statistic.
+    """
 
     matches: Callable[[nn.Module], bool]
     role: Callable[[nn.Module], Role]
@@ -82,6 +98,7 @@ class Adapter:
     trusted: bool = True
     note: str | None = None
     kind: Callable[[nn.Module], str] = field(default=lambda module: type(module).__name__)
+    pooled: Callable[[nn.Module], int] = lambda module: 1
 
 
 def _has_statistics(module: nn.Module) -> bool:
@@ -94,8 +111,25 @@ def _torch_role(module: nn.Module) -> Role:
     return "estimated" if _has_statistics(module) else "batch-dependent"
 
 
+_KNOWN_FORWARDS = (
+    _BatchNorm.forward,
+    nn.SyncBatchNorm.forward,
+    BatchGroupNorm.forward,
+    ExampleWeighingBatchNorm.forward,
+    GhostBatchNorm.forward,
+)
+
+
 def _has_own_forward(module: nn.Module) -> bool:
-    return type(module).forward not in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+    return type(module).forward not in _KNOWN_FORWARDS
+
+
+def _channels_of_a_group(module: nn.Module) -> int:
+    return cast(BatchGroupNorm, module).num_features // cast(BatchGroupNorm, module).groups
+
+
+def _weighs_examples(module: nn.Module) -> bool:
+    return isinstance(module, ExampleWeighingBatchNorm) and module.alpha > 0
 
 
 def _is_quantized(module: nn.Module) -> bool:
@@ -121,10 +155,26 @@ ADAPTERS: tuple[Adapter, ...] = (
         note="quantised: measure the floating-point model instead",
     ),
     Adapter(
+        lambda m: _weighs_examples(m) and _has_statistics(m),
+        lambda m: "not-audited",
+        note="example weighing: it normalises by the estimates and each example's own moments; "
+        "measure and recalibrate the model as it was before, or with alpha = 0: the checkpoint is "
+        "the same",
+    ),
+    Adapter(
         lambda m: isinstance(m, _BatchNorm),
         _torch_role,
         frozen=False,
         verified=lambda m: not _has_own_forward(m),
+    ),
+    Adapter(
+        # one example a group and no statistics: Group Norm, whose outputs do not depend on a batch
+        lambda m: isinstance(m, BatchGroupNorm) and (_has_statistics(m) or m.examples != 1),
+        _torch_role,
+        frozen=False,
+        verified=lambda m: not _has_own_forward(m),
+        trusted=False,
+        pooled=_channels_of_a_group,
     ),
     Adapter(_is_torchvision_frozen, lambda m: "estimated", frozen=True),
     Adapter(_has_statistics, lambda m: "estimated", verified=lambda m: False, trusted=False),
@@ -185,6 +235,7 @@ def _read(name: str, module: nn.Module) -> BNLayer | None:
         verified=adapter.verified(module),
         trusted=adapter.trusted,
         note=adapter.note,
+        pooled=adapter.pooled(module),
     )
 
 
@@ -208,6 +259,11 @@ def counter(layer: BNLayer) -> int | None:
 
 
 def channels_first(layer: BNLayer, x: Tensor) -> Tensor:
-    """The layer's input as (N, C, *), detached, whatever its axis of channels; a view."""
+    """The layer's input as (N, C, *), detached, whatever its axis of channels; a view.
+
+    Channels that share a statistic are one, whose values are those of all of them.
+    """
     x = x.detach()
+    if layer.pooled > 1:
+        return x.reshape(x.shape[0], layer.channels, -1)
     return x if layer.channel_axis == 1 else x.movedim(layer.channel_axis, 1)

@@ -59,7 +59,8 @@ def _layer_state(layer: BNLayer, weights: Weights | None) -> LayerState:
         running_mean=_floats(mean),
         running_var=_floats(variance),
         gamma=_floats(layer.gamma()) if layer.affine else None,
-        beta=_optional(getattr(module, "bias", None)),
+        # Channels that share their statistics have no β in common.
+        beta=_optional(getattr(module, "bias", None)) if layer.pooled == 1 else None,
         num_batches_tracked=_count(layer) if stored is None else stored.num_batches_tracked,
         # Whichever of file and model is the coarser has rounded the values.
         dtype=dtype if stored is None or dtype in HALVES else stored.dtype,
