@@ -28,6 +28,8 @@ _SPECS = {(name,) for name in ("model", "data", "verify", "train_data")} | {
     (name,) for name in ("transform", "forward", "compare")
 }
 _REPORTS = {("gate", "report")}
+_TABLES_OF_SPECS = {("domain",), ("domain_transform",)}
+"""Tables whose keys are the user's names, and whose values are specs."""
 
 Where = Callable[[Place], str]
 
@@ -48,8 +50,10 @@ def _value(value: Any, folder: Path, where: Where, place: Place) -> Any:
     if isinstance(value, list):
         return [_value(item, folder, where, place) for item in value]
     if isinstance(value, dict):
-        return _table(value, folder, where, place) if place == ("gate",) else value
-    if not isinstance(value, str) or place not in _PATHS | _SPECS | _REPORTS:
+        walked = place == ("gate",) or place in _TABLES_OF_SPECS
+        return _table(value, folder, where, place) if walked else value
+    is_spec = place in _SPECS or place[:-1] in _TABLES_OF_SPECS
+    if not isinstance(value, str) or not (is_spec or place in _PATHS | _REPORTS):
         return value
     try:
         if place in _PATHS:

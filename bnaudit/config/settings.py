@@ -60,6 +60,9 @@ class Settings(BaseModel):
     max_loss: Annotated[float, Field(ge=0, le=100, strict=True)] = 0.5
     train_data: str | None = None
     train_data_arg: dict[str, Any] = Field(default_factory=dict)
+    domain: dict[str, str] = Field(default_factory=dict)  # its name -> data, as in `data`
+    domain_arg: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    domain_transform: dict[str, str] = Field(default_factory=dict)
     eps: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] | None = None
     against: list[Path] = Field(default_factory=list)
     thresholds: dict[str, dict[str, Number]] = Field(default_factory=dict)
