@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -41,6 +41,29 @@ def ema(work: Calibration, momentum: float | None) -> Result:
         statistics = work.rule(layer, *updated) if updated is not None else None
         result.populations[layer] = Population(groups, statistics)
     return result
+
+
+def ema_of_each(work: Calibration, momenta: Sequence[float]) -> list[dict[BNLayer, Statistics]]:
+    """The running statistics that `ema` would give with each of the momenta, in one pass.
+
+    In train mode a mini-batch is normalised by its own moments, so that the forwards, and what the
+    layers see, are the same for all momenta.
+    """
+    running = [_Ema(momentum) for momentum in momenta]
+
+    def update(layer: BNLayer, batch: Moments) -> None:
+        for one in running:
+            one.update(layer, batch)
+
+    _mini_batch_pass(work, Account(work), update)
+    return [
+        {
+            layer: statistics
+            for layer, updated in one.of.items()
+            if (statistics := work.rule(layer, *updated)) is not None
+        }
+        for one in running
+    ]
 
 
 class _Ema:

@@ -1,0 +1,79 @@
+"""The value of a sweep whose statistics do best, chosen on one half of the held-out data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from bnaudit.engine.variants import Outcomes
+from bnaudit.results import Change
+from bnaudit.verbs.scores import accuracy_between, loss_between
+from bnaudit.verbs.sweep_example_weight import best_on_half
+
+
+@dataclass(frozen=True)
+class Best:
+    """The value of lowest loss on one half, and what it gains over a reference on the other.
+
+    `candidates`: the values whose loss cannot be told from its loss, on all labelled samples.
+    `significant`: whether the loss is lower for certain (95%), on the half that did not choose.
+    """
+
+    value: float
+    candidates: tuple[float, ...]
+    accuracy: Change | None
+    loss: Change | None
+
+    @property
+    def significant(self) -> bool:
+        """By the upper limit of the loss."""
+        return self.loss is not None and self.loss.high is not None and self.loss.high < 0
+
+
+def best_value(reference: Outcomes, by_value: Mapping[float, Outcomes], seed: int) -> Best | None:
+    """None without labels, or where no loss is finite."""
+    if bool(np.isnan(reference.correct).all()):
+        return None
+    found = best_on_half(reference, dict(by_value))
+    if found is None:
+        return None
+    value, judging = found
+    best = by_value[value]
+    candidates = tuple(
+        other
+        for other, outcomes in sorted(by_value.items())
+        if other == value or not surely_worse(loss_between(best, outcomes, seed))
+    )
+    return Best(
+        value,
+        candidates,
+        accuracy_between(reference, best, judging),
+        loss_between(reference, best, seed, judging),
+    )
+
+
+def surely_worse(loss: Change | None) -> bool:
+    """Whether a loss is higher by the lower limit of its change; one that is not finite is."""
+    return loss is None or (loss.low is not None and loss.low > 0)
+
+
+def losses(change: Change | None) -> str:
+    """`0.413 to 0.365 (95% interval of the change -0.061 to -0.035)`."""
+    if change is None:
+        return "to what is not finite"
+    said = f"from {change.before:.3f} to {change.after:.3f}"
+    if change.low is None or change.high is None:
+        return said
+    return f"{said} (95% interval of the change {change.low:+.3f} to {change.high:+.3f})"
+
+
+def points(change: Change | None) -> str:
+    """`+1.2 points (95% interval +0.1 to +2.3)`."""
+    if change is None:
+        return "by what is not known"
+    said = f"{100 * change.difference:+.1f} points"
+    if change.low is None or change.high is None:
+        return said
+    return f"{said} (95% interval {100 * change.low:+.1f} to {100 * change.high:+.1f})"

@@ -1,0 +1,107 @@
+"""Calibration data that are held once and recalibrated on again and again: what sweeps share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from bnaudit.engine.batches import Batch
+from bnaudit.engine.layers import BNLayer
+from bnaudit.engine.population import Calibration, Rule, Statistics
+from bnaudit.engine.train_mode import ema_of_each
+from bnaudit.errors import InputError, ModelError
+from bnaudit.results import DataInfo
+from bnaudit.verbs.calibration import Batches, Choice, Plan, calibrate, make_plan
+from bnaudit.verbs.measurement import none_reached
+from bnaudit.verbs.mixing import MixingRule, own_statistics
+from bnaudit.verbs.selection import select_layers
+from bnaudit.verbs.sources import Source, data_info
+from bnaudit.verbs.workbench import Workbench
+
+
+@dataclass(frozen=True)
+class CalibrationPool:
+    """The data, how to recalibrate on them, and the layers that change.
+
+    Made, and used, inside `conditions.entered(model)`. Nothing is written into the model.
+    """
+
+    bench: Workbench
+    source: Source
+    plan: Plan
+    batches: list[Batch]
+    layers: list[BNLayer]
+    own: dict[BNLayer, Statistics]
+
+    @property
+    def samples(self) -> int:
+        """How many there are."""
+        return sum(batch.size for batch in self.batches)
+
+    @property
+    def hashes(self) -> set[bytes]:
+        """Of the contents of the samples."""
+        return self.plan.batches.hashes
+
+    @property
+    def info(self) -> DataInfo:
+        """What was read."""
+        return data_info(
+            self.plan.reader,
+            self.source.name,
+            self.samples,
+            self.source.transform,
+            labelled=self.plan.labelled,
+        )
+
+    def exact(
+        self, batches: Sequence[Batch] | None = None, prior: float = 0.0
+    ) -> dict[BNLayer, Statistics]:
+        """What `recalibrate` would give the layers on these batches; default: on all.
+
+        `prior`: mixed in at every layer before the layers behind it see what comes of it, as
+        `recalibrate --prior` does (Schneider et al. 2020).
+        """
+        used = self.batches if batches is None else list(batches)
+        samples = sum(batch.size for batch in used)
+        groups = self.plan.batches.groups if batches is None else 1
+        plan = replace(self.plan, batches=Batches(used, groups, samples))
+        plan.batches.read = len(used)  # they are hashed already
+        rule = MixingRule(self.own, samples / (prior + samples), None, {})
+        found = calibrate(
+            self.bench.subject, self.layers, plan, rule, Choice(plan.method), _no_progress
+        )
+        return found.statistics
+
+    def moving_averages(self, momenta: Sequence[float]) -> list[dict[BNLayer, Statistics]]:
+        """The framework's moving average over all batches, from the estimates on, for each."""
+        rule: Rule = MixingRule(self.own, 1.0, None, {})
+        subject, groups = self.bench.subject, self.plan.batches.groups
+        work = Calibration(
+            subject.model, self.layers, self.batches, groups, subject.conditions, rule
+        )
+        return ema_of_each(work, momenta)
+
+
+def calibration_pool(
+    bench: Workbench, source: Source, say: Callable[[str], None]
+) -> CalibrationPool:
+    """Read the data once. Raises `InputError` for too few, `ModelError` where no layer is reached.
+
+    As many samples as fit into memory at once, as `recalibrate` takes them.
+    """
+    subject = bench.subject
+    plan = make_plan(subject, source.reader, Choice(), say)
+    if not plan.trial.calls:
+        raise ModelError(none_reached(subject.layers))
+    batches = list(plan.batches)
+    if sum(batch.size for batch in batches) < 2:
+        raise InputError(f"{source.name}: a single calibration sample has no statistics; give more")
+    chosen, _ = select_layers(subject.layers, plan.trial, (), frozen=False)
+    if not chosen:
+        raise ModelError("no layer can be recalibrated: all are frozen, or of unknown kind")
+    return CalibrationPool(bench, source, plan, batches, chosen, own_statistics(subject.layers))
+
+
+def _no_progress(done: int) -> None:
+    pass

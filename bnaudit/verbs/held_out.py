@@ -1,0 +1,186 @@
+"""New statistics tried on data that took no part in them: what sweeps share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from bnaudit.config import Settings
+from bnaudit.config.defaults import SPLIT
+from bnaudit.engine.batches import Batch
+from bnaudit.engine.layers import BNLayer
+from bnaudit.engine.population import Statistics
+from bnaudit.engine.variants import ESTIMATES, Outcomes, Variant, variants_pass
+from bnaudit.errors import InputError
+from bnaudit.results import DataInfo
+from bnaudit.results.scores import Figure
+from bnaudit.stats.jackknife import MIN_GROUPS
+from bnaudit.targets.transforms import build_transform
+from bnaudit.verbs.prepare import open_other_data, reader_for
+from bnaudit.verbs.sources import Source, data_info
+from bnaudit.verbs.verification import MOST_OVERLAP, Unseen, layer_figures
+from bnaudit.verbs.workbench import Data, RunOptions, Workbench, source_of
+
+NewStatistics = Mapping[BNLayer, Statistics]
+
+
+def held_out_sources(
+    bench: Workbench,
+    verify: Data | None,
+    verify_split: float | None,
+    verify_samples: int | None,
+    options: RunOptions,
+) -> tuple[Source, Source]:
+    """(calibration, held-out data) from objects. Raises `InputError` for what excludes itself."""
+    if verify is not None and verify_split is not None:
+        raise InputError("give verify or verify_split, not both")
+    if verify is None:
+        return bench.data.split(SPLIT if verify_split is None else verify_split, verify_samples)
+    wanted: RunOptions = {**options, "samples": verify_samples}
+    return bench.data, source_of(verify, bench.subject.conditions, **wanted)
+
+
+def held_out_of(bench: Workbench, settings: Settings) -> tuple[Source, Source]:
+    """(calibration, held-out data) as the settings name them; else a share of the data.
+
+    Raises `InputError` where the held-out data are the calibration data.
+    """
+    samples = None if settings.verify_samples == "all" else settings.verify_samples
+    if settings.verify is None:
+        share = SPLIT if settings.verify_split is None else settings.verify_split
+        if settings.verify_split is None:
+            bench.say(f"no --verify: {share:.0%} of the data are held out")
+        return bench.data.split(share, samples)
+    said = f"--verify {settings.verify}"
+    if (settings.verify, settings.verify_arg) == (settings.data, settings.data_arg):
+        raise InputError(
+            f"{said}: these are the calibration data; give others, or leave --verify out: then a "
+            "part of --data is held out (--verify-split)"
+        )
+    transform = build_transform(settings.transform)
+    target = open_other_data("--verify", settings.verify, settings.verify_arg, transform)
+    reader = reader_for(target, settings, bench.subject.conditions.device, samples, said)
+    return bench.data, Source(reader, target.description, bench.data.transform)
+
+
+@dataclass(frozen=True)
+class Residual:
+    """The ESM that is left on held-out data: of each layer by name, and over all of them."""
+
+    by_layer: dict[str, float]
+
+    @property
+    def over_layers(self) -> float | None:
+        """The root mean square over the layers, in standard deviations; None without any."""
+        values = np.array(list(self.by_layer.values()))
+        return float(np.sqrt((values**2).mean())) if len(values) else None
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What came of the held-out samples: under the estimates, and under each new statistics.
+
+    `residuals`: of each of these, debiased. `overlap`: samples left out because they are
+    calibration samples too.
+    """
+
+    info: DataInfo
+    estimates: Outcomes
+    outcomes: list[Outcomes]
+    residuals: list[Residual]
+    layers: tuple[str, ...]
+    overlap: int
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there is an accuracy."""
+        return not bool(np.isnan(self.estimates.correct).all())
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader has to know of the held-out data."""
+        if not self.overlap:
+            return []
+        return [f"{self.overlap:,} held-out samples left out: they are calibration samples too"]
+
+
+def try_statistics(
+    bench: Workbench,
+    source: Source,
+    conditions: Sequence[NewStatistics],
+    known: set[bytes],
+    what: str,
+) -> Tried:
+    """One pass over the held-out data under the estimates and all `conditions`.
+
+    `known`: hashes of the calibration samples, which take no part. Inside
+    `conditions.entered(model)`. Raises `InputError` where there is nothing held out,
+    `NonFiniteError` where new statistics give activations that are not finite.
+    """
+    subject, reader = bench.subject, source.reader
+    unseen = Unseen(reader, known)
+    groups = min(reader.groups, MIN_GROUPS)
+    variants = [ESTIMATES, *(Variant(dict(each), observed=True) for each in conditions)]
+    with bench.progress(what, reader.total, "samples") as advance:
+        estimates, *outcomes = variants_pass(
+            subject,
+            _FewGroups(unseen, reader.groups, groups, source.name),
+            variants,
+            groups=groups,
+            task=bench.task,
+            progress=advance,
+        )
+    samples = len(estimates.took_part)
+    if unseen.overlap > MOST_OVERLAP * (samples + unseen.overlap):
+        raise InputError(_known(unseen.overlap, samples + unseen.overlap))
+    same = torch.arange(groups, device="cpu")
+    figures = [layer_figures(subject.layers, one.records, same) for one in outcomes]
+    residuals = [
+        Residual({n: f.total_shift.value for n, f in one.items() if f.total_shift is not None})
+        for one in figures
+    ]
+    order = {name: record.order for one in outcomes[:1] for name, record in one.records.items()}
+    layers = {name for one in residuals for name in one.by_layer}
+    labelled = not bool(np.isnan(estimates.correct).all())
+    return Tried(
+        data_info(reader, source.name, samples, source.transform, labelled=labelled),
+        estimates,
+        outcomes,
+        residuals,
+        tuple(sorted(layers, key=lambda name: order.get(name, 0))),
+        unseen.overlap,
+    )
+
+
+def residual_figure(residual: Residual) -> Figure | None:
+    """Over the layers, without an interval; None where no layer has one."""
+    value = residual.over_layers
+    return Figure(value) if value is not None else None
+
+
+def _known(overlap: int, read: int) -> str:
+    return (
+        f"{overlap:,} of {read:,} held-out samples are calibration samples too: they prove "
+        "nothing. Give other data with --verify, or --verify-split to split --data"
+    )
+
+
+class _FewGroups:
+    """The batches with their samples in fewer jackknife groups: many conditions are in memory."""
+
+    def __init__(self, unseen: Unseen, groups: int, fewer: int, name: str) -> None:
+        self._unseen, self._groups, self._fewer, self._name = unseen, groups, fewer, name
+
+    def __iter__(self) -> Iterator[Batch]:
+        some = False
+        for batch in self._unseen:
+            some = True
+            yield Batch(batch.index, batch.data, batch.groups * self._fewer // self._groups)
+        if not some:
+            overlap = self._unseen.overlap
+            if overlap:
+                raise InputError(_known(overlap, overlap))
+            raise InputError(f"{self._name}: the held-out data gave no batch")
