@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.main import get_command
 from workplace import NET, Ran, Run, network
 
 from bnaudit.cli import main
@@ -31,9 +33,18 @@ def _like_a_fresh_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             del sys.modules[name]
 
 
+@pytest.fixture(scope="session")
+def command() -> object:
+    """The command and its options, which typer would put together anew for every run."""
+    return get_command(main.app)
+
+
 @pytest.fixture
-def bnaudit(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+def bnaudit(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], command: object
+) -> Run:
     """`bnaudit("measure", "a.pt")` runs the command in this process, in the current folder."""
+    monkeypatch.setattr("typer.main.get_command", lambda app: command)
 
     def run(*args: str | Path) -> Ran:
         monkeypatch.setattr(sys, "argv", ["bnaudit", *map(str, args)])
@@ -47,14 +58,10 @@ def bnaudit(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
     return run
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder of the run: a network, its weights, and images as .npz and as files.
-
-    `net.py`, `good.pt`, `data.npz` (40 RGB images of 8×8, labels 0 to 2), `images/cat` and
-    `images/dog` with 5 images each.
-    """
-    here = tmp_path / "work"
+@pytest.fixture(scope="session")
+def new_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What every `folder` is a copy of."""
+    here = tmp_path_factory.mktemp("new") / "work"
     here.mkdir()
     (here / "net.py").write_text(NET)
     torch.manual_seed(0)
@@ -66,5 +73,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         file = here / "images" / ("cat", "dog")[number % 2] / f"{number}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(x[number]).save(file)
+    return here
+
+
+@pytest.fixture
+def folder(new_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder of the run: a network, its weights, and images as .npz and as files.
+
+    `net.py`, `good.pt`, `data.npz` (40 RGB images of 8×8, labels 0 to 2), `images/cat` and
+    `images/dog` with 5 images each.
+    """
+    here = tmp_path / "work"
+    shutil.copytree(new_folder, here, copy_function=shutil.copyfile)
     monkeypatch.chdir(here)
     return here

@@ -6,15 +6,39 @@ import gzip
 import json
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 Refused = Callable[..., str]
 Damage = Callable[[str], str | bytes]
 """From the text of a good document to a bad one."""
+
+
+def in_turn(cases: Iterable[tuple[Any, ...]], verbs: Collection[str]) -> list[Any]:
+    """Every case, its name first, with every verb last: each pair a test.
+
+    One verb a case in turn runs by default. The verbs read a file by the same code, so that the
+    other pairs are slow.
+    """
+    return [
+        pytest.param(
+            *case[1:],
+            verb,
+            id=f"{case[0]}-{verb}",
+            marks=[] if number % len(verbs) == place else pytest.mark.slow,
+        )
+        for number, case in enumerate(cases)
+        for place, verb in enumerate(verbs)
+    ]
+
+
+def kinds(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Cases that are nothing but their name."""
+    return [(name, name) for name in names]
 
 
 class RunsCode:

@@ -7,7 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attacks import NOT_FILES, OTHER_FILES, Damage, Refused, changed, put, raw, without
+from attacks import (
+    NOT_FILES,
+    OTHER_FILES,
+    Damage,
+    Refused,
+    changed,
+    in_turn,
+    kinds,
+    put,
+    raw,
+    without,
+)
 
 VERBS: dict[str, list[str]] = {
     "report": ["report", "bad.json"],
@@ -176,8 +187,7 @@ def good(folder: Path, measured: Path) -> Path:
     return Path(shutil.copytree(measured, folder / "good"))
 
 
-@pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize(("damage", "says"), [t[1:] for t in TEXTS], ids=[t[0] for t in TEXTS])
+@pytest.mark.parametrize(("damage", "says", "verb"), in_turn(TEXTS, VERBS))
 def test_a_damaged_audit_is_refused(
     good: Path, refused: Refused, damage: Damage, says: str, verb: str
 ) -> None:
@@ -187,8 +197,7 @@ def test_a_damaged_audit_is_refused(
     assert says in said
 
 
-@pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize("kind", OTHER_FILES)
+@pytest.mark.parametrize(("kind", "verb"), in_turn(kinds(OTHER_FILES), VERBS))
 def test_another_file_in_place_of_an_audit_is_refused(
     good: Path, refused: Refused, kind: str, verb: str
 ) -> None:
@@ -197,8 +206,7 @@ def test_another_file_in_place_of_an_audit_is_refused(
     assert not Path("marker").exists()
 
 
-@pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize("kind", NOT_FILES)
+@pytest.mark.parametrize(("kind", "verb"), in_turn(kinds(NOT_FILES), VERBS))
 def test_what_is_no_file_is_refused_and_not_waited_for(
     good: Path, refused: Refused, kind: str, verb: str
 ) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from attacks import NOT_FILES, OTHER_FILES, Refused, RunsCode
+from attacks import NOT_FILES, OTHER_FILES, Refused, RunsCode, in_turn, kinds
 
 VERBS: dict[str, list[str]] = {
     "report": ["report", "good"],
@@ -99,8 +99,7 @@ def channels(folder: Path, measured: Path) -> Path:
     return Path("good/channels.npz")
 
 
-@pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize("kind", DAMAGES)
+@pytest.mark.parametrize(("kind", "verb"), in_turn(kinds(DAMAGES), VERBS))
 def test_damaged_arrays_are_refused(channels: Path, refused: Refused, kind: str, verb: str) -> None:
     DAMAGES[kind](channels)
     assert "good/channels.npz: " in refused(*VERBS[verb])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from attacks import NOT_FILES, OTHER_FILES, Refused, RunsCode, put
+from attacks import NOT_FILES, OTHER_FILES, Refused, RunsCode, in_turn, kinds, put
 
 MEASURED = ["--model", "net.py:model", "--data", "npz:data.npz"]
 
@@ -78,8 +78,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize("kind", DAMAGES)
+@pytest.mark.parametrize(("kind", "verb"), in_turn(kinds(DAMAGES), VERBS))
 def test_a_damaged_checkpoint_is_refused(
     folder: Path, measured: Path, refused: Refused, kind: str, verb: str
 ) -> None:
@@ -89,8 +88,10 @@ def test_a_damaged_checkpoint_is_refused(
     assert not Path("marker").exists()
 
 
-@pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize("kind", ["gzip", "bytes of no encoding", "zeros", "far too large"])
+@pytest.mark.parametrize(
+    ("kind", "verb"),
+    in_turn(kinds(["gzip", "bytes of no encoding", "zeros", "far too large"]), VERBS),
+)
 def test_another_file_in_place_of_a_checkpoint_is_refused(
     refused: Refused, kind: str, verb: str
 ) -> None:
@@ -98,8 +99,7 @@ def test_another_file_in_place_of_a_checkpoint_is_refused(
     assert "bad.pt" in refused(*VERBS[verb])
 
 
-@pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize("kind", NOT_FILES)
+@pytest.mark.parametrize(("kind", "verb"), in_turn(kinds(NOT_FILES), VERBS))
 def test_what_is_no_file_is_refused_and_not_waited_for(
     refused: Refused, kind: str, verb: str
 ) -> None:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from attacks import NOT_FILES, OTHER_FILES, Refused, put
+from attacks import NOT_FILES, OTHER_FILES, Refused, in_turn, kinds, put
 
 GOOD = """\
 checkpoint = "good.pt"
@@ -70,8 +70,7 @@ TEXTS: list[tuple[str, str | bytes, str]] = [
 ]
 
 
-@pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize(("text", "says"), [t[1:] for t in TEXTS], ids=[t[0] for t in TEXTS])
+@pytest.mark.parametrize(("text", "says", "verb"), in_turn(TEXTS, VERBS))
 def test_a_damaged_configuration_is_refused(
     refused: Refused, text: str | bytes, says: str, verb: str
 ) -> None:
@@ -79,8 +78,7 @@ def test_a_damaged_configuration_is_refused(
     assert says in refused(*VERBS[verb])
 
 
-@pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize("kind", OTHER_FILES)
+@pytest.mark.parametrize(("kind", "verb"), in_turn(kinds(OTHER_FILES), VERBS))
 def test_another_file_in_place_of_a_configuration_is_refused(
     refused: Refused, kind: str, verb: str
 ) -> None:
@@ -89,8 +87,7 @@ def test_another_file_in_place_of_a_configuration_is_refused(
     assert not Path("marker").exists()
 
 
-@pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize("kind", NOT_FILES)
+@pytest.mark.parametrize(("kind", "verb"), in_turn(kinds(NOT_FILES), VERBS))
 def test_what_is_no_file_is_refused_and_not_waited_for(
     refused: Refused, kind: str, verb: str
 ) -> None:
