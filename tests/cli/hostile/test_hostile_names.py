@@ -44,12 +44,6 @@ IN_FILES = (
     "out of the folder",
     "long",
 )
-    "turns the direction",
-    "half a surrogate pair",
-    "mathematics",
-    "out of the folder",
-    "long",
-)
 """Names that plots, tables and paths may stumble over, each in its own way."""
 
 VERBS = (
