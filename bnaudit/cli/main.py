@@ -29,6 +29,7 @@ from bnaudit.cli.recalibrate import recalibrate
 from bnaudit.cli.report import report
 from bnaudit.cli.restore import EPILOG as RESTORE_EPILOG
 from bnaudit.cli.restore import restore
+from bnaudit.cli.sweep import sweep
 from bnaudit.errors import BnauditError
 
 USAGE = 2
@@ -62,6 +63,7 @@ app.command(cls=Command, epilog=COMPARE_EPILOG)(compare)
 app.command(epilog=RESTORE_EPILOG)(restore)
 app.command()(report)
 app.command(epilog=EXPLAIN_EPILOG)(explain)
+app.add_typer(sweep, name="sweep")
 app.add_typer(config, name="config")
 
 
