@@ -14,6 +14,8 @@ from bnaudit.cli.command import Command
 from bnaudit.cli.compare import EPILOG as COMPARE_EPILOG
 from bnaudit.cli.compare import compare
 from bnaudit.cli.config import config
+from bnaudit.cli.domains import EPILOG as DOMAINS_EPILOG
+from bnaudit.cli.domains import domains
 from bnaudit.cli.explain import EPILOG as EXPLAIN_EPILOG
 from bnaudit.cli.explain import explain
 from bnaudit.cli.gate import EPILOG as GATE_EPILOG
@@ -58,6 +60,7 @@ app.command(cls=Command, epilog=INIT_EPILOG)(init)
 app.command(cls=Command, epilog=INSPECT_EPILOG)(inspect)
 app.command(cls=Command, epilog=MEASURE_EPILOG)(measure)
 app.command(cls=Command, epilog=RECALIBRATE_EPILOG)(recalibrate)
+app.command(cls=Command, epilog=DOMAINS_EPILOG)(domains)
 app.command(cls=Command, epilog=GATE_EPILOG)(gate)
 app.command(cls=Command, epilog=COMPARE_EPILOG)(compare)
 app.command(epilog=RESTORE_EPILOG)(restore)

@@ -75,22 +75,17 @@ def domains(
     target = Path(bank) if bank is not None else None
     if target is not None:
         check_bank(target, overwrite=overwrite)
-    first, *others = data
-    with about_domain(first):
-        bench = workbench(model, data[first], **options)
-    sources = {first: bench.data}
-    for name in others:
-        with about_domain(name):
-            sources[name] = source_of(data[name], bench.subject.conditions, **options)
+    bench = workbench(model, (), **options)
+    conditions = bench.subject.conditions
+    theirs: RunOptions = {**options, "samples": verify_samples}
     halves = []
-    for name, source in sources.items():
+    for name, given in data.items():
         with about_domain(name):
+            source = source_of(given, conditions, **options)
             if verify is None:
                 halves.append(split(name, source, verify_split, verify_samples))
-                continue
-            theirs = options | {"samples": verify_samples}
-            other = source_of(verify[name], bench.subject.conditions, **theirs)
-            halves.append(Halves(name, source, other))
+            else:
+                halves.append(Halves(name, source, source_of(verify[name], conditions, **theirs)))
     made = compare_domains(bench, halves)
     if target is not None:
         write_bank(bank_of(made), target, overwrite=overwrite)
