@@ -10,6 +10,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from bnaudit._version import __version__
+from bnaudit.cli.advise import EPILOG as ADVISE_EPILOG
+from bnaudit.cli.advise import advise
 from bnaudit.cli.command import Command
 from bnaudit.cli.compare import EPILOG as COMPARE_EPILOG
 from bnaudit.cli.compare import compare
@@ -63,6 +65,7 @@ app.command(cls=Command, epilog=RECALIBRATE_EPILOG)(recalibrate)
 app.command(cls=Command, epilog=DOMAINS_EPILOG)(domains)
 app.command(cls=Command, epilog=GATE_EPILOG)(gate)
 app.command(cls=Command, epilog=COMPARE_EPILOG)(compare)
+app.command(epilog=ADVISE_EPILOG)(advise)
 app.command(epilog=RESTORE_EPILOG)(restore)
 app.command()(report)
 app.command(epilog=EXPLAIN_EPILOG)(explain)

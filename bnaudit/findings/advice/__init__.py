@@ -1,0 +1,1 @@
+"""What to do about an Audit: the remedies, one file a family, and how they are ranked."""
