@@ -36,7 +36,7 @@ def worth(
     own_gains = _gains([table[name, name] for name in labelled], CHECKPOINT, margin)
     pooled = [table[POOLED, name] for name in labelled if (POOLED, name) in table]
     pooled_gains = _gains(pooled, CHECKPOINT, margin)
-    level = _level(gains, margin)
+    level = _level(gains, margin) if len(names) > 1 else "alone"
     sentence = _sentence(level, gains, common, margin)
     if common == POOLED:
         sentence += _against_checkpoint(level, own_gains, pooled_gains)
@@ -103,6 +103,11 @@ def _sentence(level: Level, gains: Sequence[Gain], common: str, margin: float) -
     better = [one for one in gains if one.significant and one.accuracy.difference > 0]
     worse = [one for one in gains if one.significant and one.accuracy.difference < 0]
     against = f"against {NAMES[common]}"
+    if level == "alone":
+        return (
+            f"One domain, so there is nothing to compare it with; exact statistics of its own "
+            f"{against}: {_figures(gains)}."
+        )
     if level == "own":
         others = [one for one in gains if one not in better]
         rest = f" {_no_difference(others)}" if others else ""
@@ -115,15 +120,20 @@ def _sentence(level: Level, gains: Sequence[Gain], common: str, margin: float) -
     if level == "common":
         hurt = f" They are worse for {_figures(worse)}." if worse else ""
         return (
-            f"One set of statistics will do: a gain of more than {100 * margin:g} points by "
+            f"One set of statistics will do: a gain of more than {in_points(margin)} by "
             f"statistics of its own {against} is ruled out for every domain.{hurt}"
         )
     needed = [one.samples_needed for one in gains if one.samples_needed is not None]
     more = f" About {max(needed):,} labelled samples a domain would tell." if needed else ""
     return (
         f"Undecided: statistics of their own {against} show no significant gain, and none of more "
-        f"than {100 * margin:g} points is ruled out: {_figures(gains)}.{more}"
+        f"than {in_points(margin)} is ruled out: {_figures(gains)}.{more}"
     )
+
+
+def in_points(share: float) -> str:
+    """`1 point`, `0.5 points`."""
+    return f"{100 * share:g} point" + ("" if 100 * share == 1 else "s")
 
 
 def _against_checkpoint(level: Level, own: Sequence[Gain], pooled: Sequence[Gain]) -> str:

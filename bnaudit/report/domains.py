@@ -29,6 +29,7 @@ LEVEL_STYLE = {
     "some": "bold yellow",
     "common": "bold green",
     "undecided": "bold yellow",
+    "alone": "bold",
     "unlabelled": "bold yellow",
 }
 

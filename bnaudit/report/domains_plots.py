@@ -79,7 +79,7 @@ def _heat(axes: Axes, result: Domains, measure: Measure) -> None:
     if len(result.names) > 3 or any(len(name) > 8 for name in result.names):
         axes.tick_params(axis="x", rotation=45)
     axes.set_yticks(range(len(result.statistics)), [_cut(one) for one in result.statistics])
-    axes.set_xlabel("data")
+    axes.set_xlabel("data (outlined: under its own statistics)")
     axes.set_ylabel("statistics")
     axes.set_title(measure.name, loc="left")
     axes.spines[:].set_visible(False)

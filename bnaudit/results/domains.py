@@ -34,6 +34,7 @@ Level = Literal[
     "some",  # they raise that of some domains and lower that of others
     "common",  # one set of statistics is as good, to within what is allowed
     "undecided",  # too few labelled samples to tell
+    "alone",  # one domain: there is nothing to compare it with
     "unlabelled",  # no labels: what they do to the accuracy cannot be known
 ]
 

@@ -197,7 +197,11 @@ def _bytes(statistics: Mapping[str, Mapping[BNLayer, Statistics]]) -> int:
 def _notes(
     found: Mapping[str, DomainStatistics], columns: Sequence[Column], names: Sequence[str]
 ) -> tuple[str, ...]:
-    notes = [note for one in found.values() for note in one.notes]
+    said: dict[str, list[str]] = {}
+    for name, one in found.items():
+        for note in one.notes:
+            said.setdefault(note, []).append(name)
+    notes = [f"{', '.join(of)}: {note}" for note, of in said.items()]
     notes += [
         f"domain {name}: {one.overlap:,} verification samples left out: the calibration data of "
         "some domain hold the same"
@@ -212,4 +216,4 @@ def _notes(
         for alike in same.values()
         if len(alike) > 1
     ]
-    return tuple(dict.fromkeys(notes))
+    return tuple(notes)

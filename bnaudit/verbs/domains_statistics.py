@@ -34,6 +34,7 @@ class DomainStatistics:
 
     `populations`: what each layer saw by jackknife group, none empty. `kept`: the layers that have
     no new statistics, and why. `calls`: of each layer in a forward, by its name, in call order.
+    `notes`: for the reader, who knows the domain.
     """
 
     statistics: dict[BNLayer, Statistics]
@@ -76,7 +77,7 @@ def statistics_of(bench: Workbench, source: Source, what: str) -> DomainStatisti
         plan.trial.calls,
         plan.batches,
         info,
-        tuple(f"{what}: {note}" for note in (*plan.notes, *plan.trial.dependence, *found.notes)),
+        (*plan.notes, *plan.trial.dependence, *found.notes),
     )
 
 

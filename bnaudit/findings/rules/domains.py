@@ -6,8 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from bnaudit.findings.domains_commands import again
-from bnaudit.findings.domains_worth import NAMES, SIGNIFICANCE
-from bnaudit.findings.phrases import evidence, named, number, plural, some_of, with_interval
+from bnaudit.findings.domains_worth import NAMES, SIGNIFICANCE, in_points
+from bnaudit.findings.phrases import (
+    evidence,
+    named,
+    number,
+    plural,
+    some_of,
+    which_layers,
+    with_interval,
+)
 from bnaudit.findings.rule import Found, Limits, Threshold, rule
 from bnaudit.findings.shifted import SHIFT_THRESHOLD, beyond
 from bnaudit.results.domains import CHECKPOINT, POOLED, Domains, Gain
@@ -65,8 +73,9 @@ def domains_differ(result: Domains, limits: Limits) -> Iterator[Found]:
     names = tuple(dict.fromkeys(layer.name for layer, *_ in found))
     pairs = dict.fromkeys(pair for _, pair, _ in found)
     differ = "differ" if len(result.names) == 2 else f"differ in {len(pairs)} of {_pairs(result)}"
+    see = "sees" if len(names) == 1 else "see"
     yield Found(
-        f"The domains {differ}: {len(names)} of {plural(len(result.layers), 'layer')} see another "
+        f"The domains {differ}: {which_layers(names, len(result.layers))} {see} another "
         f"distribution; farthest apart are {pair[0]} and {pair[1]} in {named(worst.name)}, by "
         f"{with_interval(estimate)} standard deviations.",
         names,
@@ -103,12 +112,12 @@ def _pairs(result: Domains) -> str:
 def own_statistics_pay(result: Domains, limits: Limits) -> Iterator[Found]:
     """A significant gain."""
     better = _significant(result.worth.gains, sign=1)
-    if better:
-        worst = result.worth.common
-        assert worst is not None
+    if better and len(result.names) > 1:
+        common = result.worth.common
+        assert common is not None
         yield Found(
             f"Statistics of their own raise the accuracy of {plural(len(better), 'domain')} of "
-            f"{len(result.names)} beyond {NAMES[worst]}: {_figures(better)}; all of them take "
+            f"{len(result.names)} beyond {NAMES[common]}: {_figures(better)}; all of them take "
             f"{_size(result.bank_bytes)}.",
             (),
             _evidence(better),
@@ -148,7 +157,7 @@ def common_statistics_suffice(result: Domains, limits: Limits) -> Iterator[Found
         use = "statistics of all domains together do for all"
     better = f" The pooled ones beat the checkpoint's: {_figures(pooled)}." if pooled else ""
     yield Found(
-        f"No domain gains more than {100 * limits['margin']:g} points by statistics of its own: "
+        f"No domain gains more than {in_points(limits['margin'])} by statistics of its own: "
         f"{use}.{better}",
         (),
         _evidence(result.worth.gains),
@@ -250,7 +259,8 @@ def sharing_statistics_costs(result: Domains, limits: Limits) -> Iterator[Found]
 )
 def domains_undecided(result: Domains, limits: Limits) -> Iterator[Found]:
     """Neither a gain nor its absence is certain."""
-    if result.worth.level in ("undecided", "unlabelled"):
+    open_question = result.worth.level in ("undecided", "unlabelled")
+    if open_question and len(result.names) > 1:
         yield Found(result.worth.sentence, (), _evidence(result.worth.gains))
 
 
@@ -272,7 +282,7 @@ def domains_undecided(result: Domains, limits: Limits) -> Iterator[Found]:
 def own_statistics_hurt(result: Domains, limits: Limits) -> Iterator[Found]:
     """A significant loss."""
     worse = _significant(result.worth.gains, sign=-1)
-    if worse:
+    if worse and len(result.names) > 1:
         floors = {one.name: one.noise_floor for one in result.domains}
         noise = [floor for gain in worse if (floor := floors[gain.domain]) is not None]
         off = f"; chance puts its statistics off by up to {number(max(noise))}" if noise else ""
