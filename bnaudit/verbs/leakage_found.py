@@ -1,0 +1,256 @@
+"""From samples in memory to what leaks between them: what command line and Python share."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from torch import nn
+
+from bnaudit.engine.conditions import Conditions, Subject
+from bnaudit.engine.layers import BNLayer, find_layers
+from bnaudit.engine.outputs import Task
+from bnaudit.engine.trial import try_out
+from bnaudit.engine.variants import adaptive
+from bnaudit.errors import InputError
+from bnaudit.findings.conclude import conclude
+from bnaudit.findings.policy import DEFAULT, Policy
+from bnaudit.results import ModelInfo, Request
+from bnaudit.results.leakage import Leakage, Probed, SizeLeakage
+from bnaudit.stats.arrangements import Ints
+from bnaudit.stats.probe import available
+from bnaudit.verbs.bars import Bar
+from bnaudit.verbs.circumstances import about
+from bnaudit.verbs.leakage_arrangements import deployed_scores, look_at_size
+from bnaudit.verbs.leakage_dependence import depends_on_mates
+from bnaudit.verbs.leakage_pass import Outcome, Runner
+from bnaudit.verbs.leakage_pool import By, Pool, numbered, read_pool
+from bnaudit.verbs.leakage_probe import FOLDS, LEAST_SIZE, probe_layers
+from bnaudit.verbs.samples import MapReader, Reader, check_positive
+from bnaudit.verbs.sources import data_info
+
+SAMPLES = 1000
+"""How many samples are drawn unless told otherwise: each is run a dozen times."""
+
+DRAWS = 4
+"""Shuffles, and random batches of each grouping."""
+
+DEFAULT_SIZE = 32
+
+CLASS, SOURCE, ORDER = "class", "source", "order"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be tried; `by` None stands for all that the data tell."""
+
+    by: tuple[str, ...] | None = None
+    functions: dict[str, By] = field(default_factory=dict)
+    values: tuple[int, ...] = ()
+    train_batch_size: int | None = None
+    group_size: int | None = None
+    draws: int = DRAWS
+    task: Task = "auto"
+
+    def __post_init__(self) -> None:
+        for what, number in (
+            ("train_batch_size", self.train_batch_size),
+            ("group_size", self.group_size),
+            ("draws", self.draws),
+        ):
+            check_positive(what, number)
+        for one in (*self.values, *(n for n in [self.group_size] if n is not None)):
+            if one < 2:
+                raise InputError(f"a normalisation batch of {one}: give 2 samples or more")
+        if self.values and self.group_size is not None:
+            raise InputError(
+                "--values and --group-size exclude each other: both say how many samples are "
+                "normalised together"
+            )
+        if self.group_size and self.train_batch_size and self.train_batch_size % self.group_size:
+            raise InputError(
+                f"--group-size {self.group_size} does not divide --train-batch-size "
+                f"{self.train_batch_size}"
+            )
+        for name in self.by or ():
+            if name not in (CLASS, SOURCE, ORDER) and name not in self.functions:
+                raise InputError(
+                    f"--by {name}: give class, source, order, or path/file.py:fn, called with a "
+                    "batch, which gives the group of each of its samples"
+                )
+
+    def sizes(self, given: int | None) -> tuple[int, ...]:
+        """Of the normalisation batch, ascending; `given`: the size of the reader's batches."""
+        if self.values:
+            return tuple(sorted(set(self.values)))
+        return (self.group_size or self.train_batch_size or given or DEFAULT_SIZE,)
+
+
+def leakage_with(
+    model: nn.Module,
+    reader: Reader,
+    conditions: Conditions,
+    wanted: Wanted,
+    *,
+    model_info: ModelInfo,
+    data_source: str,
+    transform: str | None = None,
+    policy: Policy = DEFAULT,
+    request: Request | None = None,
+    progress: Bar,
+) -> Leakage:
+    """Look for leakage with parts that are in hand; `model` is unwrapped."""
+    policy = policy.checked()
+    layers = find_layers(model)
+    with progress("reading", reader.total, "samples") as advance:
+        pool = read_pool(reader, wanted.functions, advance)
+    groups, notes = groupings(pool, wanted)
+    sizes = wanted.sizes(reader.pass_batch_size)
+    for size in sizes:
+        if 2 * size > pool.samples:
+            raise InputError(
+                f"{pool.samples} samples do not make two batches of {size}: give more --samples, "
+                "or smaller --values"
+            )
+    subject = Subject(model, layers, conditions)
+    with conditions.entered(model):
+        trial = try_out(model, layers, pool.batch(np.arange(min(pool.samples, 8))), conditions)
+        dependence = depends_on_mates(subject, pool)
+        # What normalises by the whole forward gets one mini-batch at a time.
+        forward_size = 1 if trial.dependence else reader.pass_batch_size or DEFAULT_SIZE
+        runs = _runs(groups, wanted.draws, sizes if adaptive(layers) else ())
+        with progress("trying batches", runs * pool.samples, "samples") as advance:
+            runner = Runner(subject, pool, wanted.task, max(forward_size, 1), advance)
+            deployed = replace(runner, forward_size=max(forward_size, 8)).deployed()
+            found = _at_sizes(runner, deployed, groups, sizes, wanted.draws, conditions.seed)
+        probed, said = _probed(runner, sizes, wanted.draws, conditions.seed, progress)
+    result = Leakage(
+        **about(model, conditions),
+        model=replace(
+            model_info,
+            parameters=sum(p.numel() for p in model.parameters()),
+            bn_layers=dict(Counter(layer.kind for layer in layers)),
+        ),
+        data=data_info(
+            reader, data_source, pool.samples, transform, labelled=pool.labels is not None
+        ),
+        deployed=deployed_scores(deployed),
+        sizes=found,
+        dependence=dependence,
+        probed=probed,
+        batch_size=(wanted.train_batch_size or reader.pass_batch_size)
+        if wanted.group_size
+        else None,
+        loader_order=not isinstance(reader, MapReader),
+        request=request,
+        notes=(*notes, *_about_model(layers, deployed, pool), *said),
+    )
+    return replace(result, findings=conclude((result,), policy))
+
+
+def groupings(pool: Pool, wanted: Wanted) -> tuple[dict[str, Ints | None], list[str]]:
+    """(the group of each sample by name, None for the order; what was left out, and why).
+
+    Raises `InputError` where what was asked for cannot be.
+    """
+    found: dict[str, Ints | None] = {}
+    notes = []
+    for name in wanted.by or (CLASS, SOURCE, ORDER):
+        groups, reason = _grouping(pool, name)
+        if reason is None:
+            found[name] = groups
+        elif wanted.by is not None:
+            raise InputError(f"--by {name}: {reason}")
+        else:
+            notes.append(f"not grouped by {name}: {reason}")
+    return found, notes
+
+
+def _grouping(pool: Pool, name: str) -> tuple[Ints | None, str | None]:
+    """(the groups, None; or why there are none)."""
+    if name == ORDER:
+        return None, None
+    if name == CLASS:
+        if pool.labels is None:
+            return None, "the data have no class labels"
+        groups = numbered([str(label) for label in pool.labels])
+    elif name == SOURCE:
+        if pool.folders is None:
+            return None, "the samples are not from files (--by path/file.py:fn says where from)"
+        groups = numbered(pool.folders)
+        if pool.labels is not None and _same_groups(groups, pool.labels):
+            return None, "each class is one folder, which is grouping by class"
+    else:
+        groups = pool.groups[name]
+    counts = np.bincount(groups)
+    if len(counts) < 2:
+        return None, "all samples are in one group"
+    if counts.max() < 2:
+        return None, "every sample is a group of its own"
+    return groups, None
+
+
+def _same_groups(a: Ints, b: Ints) -> bool:
+    pairs = len(np.unique(np.stack([a, b]), axis=1).T)
+    return pairs == len(np.unique(a)) == len(np.unique(b))
+
+
+def _runs(groups: dict[str, Ints | None], draws: int, sizes: tuple[int, ...]) -> int:
+    """About how often every sample is run."""
+    of_groups = sum(1 if one is None else draws for one in groups.values())
+    strangers = draws if CLASS in groups else 0
+    return 1 + len(sizes) * (draws + of_groups + strangers)
+
+
+def _at_sizes(
+    runner: Runner,
+    deployed: Outcome,
+    groups: dict[str, Ints | None],
+    sizes: tuple[int, ...],
+    draws: int,
+    seed: int,
+) -> tuple[SizeLeakage, ...]:
+    if not adaptive(runner.subject.layers):
+        return ()
+    return tuple(look_at_size(runner, deployed, groups, size, draws, seed) for size in sizes)
+
+
+def _probed(
+    runner: Runner, sizes: tuple[int, ...], draws: int, seed: int, progress: Bar
+) -> tuple[Probed | None, list[str]]:
+    """(what the probes read, or why there are none)."""
+    layers = adaptive(runner.subject.layers)
+    if not layers or runner.pool.labels is None:
+        return None, []
+    if not available():
+        return None, ["layers were not probed: pip install 'bnaudit[leakage]'"]
+    with progress("probing", len(layers), "layers") as advance:
+        quiet = replace(runner, progress=lambda samples: None)
+        probed = probe_layers(quiet, max(sizes), min(draws, 2), seed, advance)
+    if probed is None:
+        least = FOLDS * LEAST_SIZE
+        return None, [
+            f"layers were not probed: fewer than {least} samples of most classes (more --samples)"
+        ]
+    if probed.size < max(sizes):
+        return probed, [
+            f"layers were probed in batches of {probed.size}: classes are too small for "
+            f"{max(sizes)} (more --samples)"
+        ]
+    return probed, []
+
+
+def _about_model(layers: list[BNLayer], deployed: Outcome, pool: Pool) -> list[str]:
+    notes = []
+    if not layers:
+        notes.append("the model has no BatchNorm layers")
+    elif not adaptive(layers):
+        notes.append(
+            "no layer normalises by mini-batches in training: only eval mode was looked at"
+        )
+    if (deployed.predicted < 0).all():
+        notes.append("the outputs are no class scores: arrangements cannot be compared by them")
+    elif pool.labels is None:
+        notes.append("the data have no labels: arrangements are compared by agreement alone")
+    return notes

@@ -1,0 +1,129 @@
+"""The samples of `leakage`, held so that they can be put into one batch after another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from bnaudit.engine.batches import Batch, labels_of, select_samples
+from bnaudit.engine.regroup import regrouped
+from bnaudit.errors import InputError
+from bnaudit.stats.arrangements import Ints
+from bnaudit.targets.messages import told
+from bnaudit.targets.samples import source_of
+from bnaudit.verbs.samples import MapReader, Reader
+from bnaudit.verbs.sources import HostRoom
+
+By = Callable[[Any], Iterable[Any]]
+"""What groups the samples of a batch: one value of each."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Samples in memory, as one batch.
+
+    `order`: their numbers in the order of the data set's files, or of the loader. `folders`: of the
+    files that they come from, where these are known. `labels` (n,) on the CPU.
+    """
+
+    data: Any
+    samples: int
+    order: Ints
+    labels: Ints | None = None
+    folders: tuple[str, ...] | None = None
+    groups: dict[str, Ints] = field(default_factory=dict)
+
+    def batch(self, chosen: Ints, index: int = 0) -> Batch:
+        """These samples, in this order, as a batch."""
+        data = select_samples(self.data, chosen.tolist(), self.samples)
+        return Batch(index, data, torch.zeros(len(chosen), dtype=torch.long, device="cpu"))
+
+
+def read_pool(reader: Reader, named: dict[str, By], progress: Callable[[int], None]) -> Pool:
+    """All samples of a reader, with the groups that the functions in `named` give them.
+
+    Raises `InputError` where they do not fit into memory, or cannot be put into one batch.
+    """
+    batches: list[Batch] = []
+    room = HostRoom()
+    values: dict[str, list[str]] = {name: [] for name in named}
+    for batch in reader:
+        room.take(batch.data, batch.size)
+        batches.append(batch)
+        for name, function in named.items():
+            values[name] += _values(name, function, batch)
+        progress(batch.size)
+    samples = sum(batch.size for batch in batches)
+    if not samples:
+        raise InputError("the data gave no batch: there are no batch mates to look at")
+    whole = regrouped(batches, range(samples), samples)
+    if len(whole) > 1:
+        raise InputError(
+            "samples of different batches cannot be put into one (their shapes differ): give "
+            "--transform, or pad them alike"
+        )
+    labels = labels_of(whole[0].data)
+    numbers = _numbers(reader, samples)
+    return Pool(
+        whole[0].data,
+        samples,
+        np.arange(samples) if numbers is None else np.argsort(numbers, kind="stable"),
+        None if labels is None or len(labels) != samples else labels.cpu().numpy(),
+        _folders(reader, numbers),
+        {name: numbered(given) for name, given in values.items()},
+    )
+
+
+def numbered(values: Sequence[str]) -> Ints:
+    """Groups as numbers, in the order of their names."""
+    return np.asarray(np.unique(np.asarray(values), return_inverse=True)[1])
+
+
+def _values(name: str, function: By, batch: Batch) -> list[str]:
+    try:
+        found = function(batch.data)
+        values = found.tolist() if isinstance(found, Tensor | np.ndarray) else list(found)
+    except Exception as error:
+        raise InputError(
+            f"--by {name} raised {told(error)}; it is called with a batch, and gives the group of "
+            "each of its samples"
+        ) from error
+    if len(values) != batch.size:
+        raise InputError(
+            f"--by {name} gave {len(values)} values for a batch of {batch.size} samples: give one "
+            "for each"
+        )
+    return [str(value) for value in values]
+
+
+def _numbers(reader: Reader, samples: int) -> Ints | None:
+    """The number in the data set of each sample read; None for a loader's own batches."""
+    if not isinstance(reader, MapReader):
+        return None
+    numbers = reader._order.tolist()  # drawn by the reader, which alone knows it
+    if reader.skipped:
+        numbers = [n for n in numbers if not _is_skipped(reader, n)]
+    return np.asarray(numbers, np.int64) if len(numbers) == samples else None
+
+
+def _is_skipped(reader: MapReader, number: int) -> bool:
+    source = source_of(reader.dataset, number)
+    return any(line.startswith(f"{source}: ") for line in reader.skipped)
+
+
+def _folders(reader: Reader, numbers: Ints | None) -> tuple[str, ...] | None:
+    """The folder of each sample's file; None where samples are not from files."""
+    if numbers is None or not isinstance(reader, MapReader):
+        return None
+    dataset: Dataset[Any] = reader.dataset
+    sources = [source_of(dataset, int(number)) for number in numbers]
+    if any(source == f"sample {number}" for source, number in zip(sources, numbers, strict=True)):
+        return None
+    return tuple(str(PurePath(source).parent) for source in sources)
