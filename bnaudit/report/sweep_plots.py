@@ -6,27 +6,39 @@ from collections.abc import Callable, Iterator, Sequence
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure as Drawn
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    NullLocator,
+    PercentFormatter,
+)
 
 from bnaudit.report.judged import printable
+from bnaudit.report.numbers import loss, percent
 from bnaudit.report.plots import BLUE, GREEN, GREY, MOST_NAMES, ORANGE, STYLE, VERMILION
 from bnaudit.report.sweep_words import ROLES, TITLES, WORDS, value_text
 from bnaudit.results import NOISE_ENOUGH
 from bnaudit.results.scores import Figure, Scores
-from bnaudit.results.sweep import Kind, Role, Sweep, SweepPoint
+from bnaudit.results.sweep import Role, Sweep, SweepPoint
 
 COLOURS: dict[Role, str] = {"held-out": BLUE, "train": GREEN}
 MARKERS: dict[Role, str] = {"held-out": "o", "train": "s"}
 
-FROM_ZERO: dict[Kind, float] = {"prior": 8.0, "example-weight": 0.02}
-"""Kinds whose values begin at 0, and where their axis turns from linear to logarithmic."""
-
 LONGEST_NAME = 28
 
+SMALLEST = 1e-3
+"""A shift below this is shown as this: it is nothing."""
+
+FAR = 1.5
+"""Heights of the panel beyond which a reference line is left out, and named instead."""
+
 Read = Callable[[Scores], Figure | None]
+Write = Callable[[float | None], str]
 
 
 def figures(sweep: Sweep) -> Iterator[tuple[str, Drawn]]:
@@ -65,9 +77,10 @@ def _over_values(sweep: Sweep, panels: Sequence[Panel]) -> Drawn:
         panel(axes, sweep)
         _value_axis(axes, sweep)
     figure.suptitle(TITLES[sweep.kind], x=0.01, ha="left", fontsize=11)
-    marks = {}
+    marks: dict[str, Artist] = {}
     for axes in grid:
-        marks |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+        handles, labels = axes.get_legend_handles_labels()
+        marks |= dict(zip(labels, handles, strict=True))
     figure.legend(
         list(marks.values()), list(marks), loc="outside lower center", ncols=3, fontsize=8
     )
@@ -75,48 +88,74 @@ def _over_values(sweep: Sweep, panels: Sequence[Panel]) -> Drawn:
 
 
 def _accuracy(axes: Axes, sweep: Sweep) -> None:
-    _scores(axes, sweep, lambda scores: scores.accuracy)
+    _scores(axes, sweep, lambda scores: scores.accuracy, percent)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_ylabel("top-1 accuracy")
 
 
 def _agreement(axes: Axes, sweep: Sweep) -> None:
-    _scores(axes, sweep, lambda scores: scores.agreement, references=False)
+    _lines(axes, sweep, lambda scores: scores.agreement)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_ylabel("agreement with the estimates")
 
 
 def _loss(axes: Axes, sweep: Sweep) -> None:
-    _scores(axes, sweep, lambda scores: scores.loss)
+    _scores(axes, sweep, lambda scores: scores.loss, loss)
     values = [p.scores.loss.value for p in sweep.points if p.scores.loss is not None]
-    if min(values) > 0 and max(values) > 10 * min(values):
-        axes.set_yscale("log")
+    _logarithmic(axes, values)
     axes.set_ylabel("loss (nats)")
 
 
 def _kl(axes: Axes, sweep: Sweep) -> None:
-    _scores(axes, sweep, lambda scores: scores.kl, references=False)
+    _lines(axes, sweep, lambda scores: scores.kl)
     axes.set_ylabel("KL from the estimates (nats)")
 
 
-def _scores(axes: Axes, sweep: Sweep, read: Read, *, references: bool = True) -> None:
-    """A line with its 95% band for each set of data, and its references."""
+def _lines(axes: Axes, sweep: Sweep, read: Read) -> None:
+    """A line with its 95% band for each set of data."""
     for data in sweep.data:
-        colour, role = COLOURS[data.role], ROLES[data.role]
         known = [p for p in sweep.of(data.role) if read(p.scores) is not None]
-        _line(axes, known, [_read(read, point) for point in known], data.role, role)
-        if not references:
-            continue
-        several = f", {role}" if len(sweep.data) > 1 else ""
-        for scores, style, name in (
-            (data.estimates, ":", "estimates"),
-            (data.exact, "--", WORDS[sweep.kind].exact),
+        _line(axes, known, [_read(read, point) for point in known], data.role, ROLES[data.role])
+
+
+def _scores(axes: Axes, sweep: Sweep, read: Read, write: Write) -> None:
+    """The same, with what the network does without the values.
+
+    A reference that lies so far off that the line would look flat is named at the edge.
+    """
+    _lines(axes, sweep, read)
+    bottom, top = axes.get_ylim()
+    for data in sweep.data:
+        several = len(sweep.data) > 1
+        for scores, style, name, colour in (
+            (data.estimates, ":", "estimates", VERMILION),
+            (data.exact, "--", WORDS[sweep.kind].exact, GREY),
         ):
             figure = read(scores) if scores is not None else None
-            if figure is not None:
-                line = GREY if not several else colour
-                shade = VERMILION if name == "estimates" and not several else line
-                axes.axhline(figure.value, color=shade, ls=style, lw=1.2, label=name + several)
+            if figure is None:
+                continue
+            value, label = figure.value, name + (f", {ROLES[data.role]}" if several else "")
+            shade = COLOURS[data.role] if several else colour
+            if bottom - FAR * (top - bottom) <= value <= top + FAR * (top - bottom):
+                axes.axhline(value, color=shade, ls=style, lw=1.2, label=label)
+            else:
+                _at_edge(axes, f"{label}: {write(value)}", shade, above=value > top)
+
+
+def _at_edge(axes: Axes, text: str, colour: str, *, above: bool) -> None:
+    arrow, y, side = ("↑", 0.99, "top") if above else ("↓", 0.01, "bottom")
+    others = sum(t.get_verticalalignment() == side for t in axes.texts)
+    y += (-0.06 if above else 0.06) * others
+    axes.text(
+        0.98,
+        y,
+        f"{text} {arrow}",
+        transform=axes.transAxes,
+        ha="right",
+        va=side,
+        color=colour,
+        fontsize=8,
+    )
 
 
 def _read(read: Read, point: SweepPoint) -> Figure:
@@ -150,11 +189,20 @@ def _shift(axes: Axes, sweep: Sweep) -> None:
             NOISE_ENOUGH, color=ORANGE, ls="-.", lw=1.2, label=f"{NOISE_ENOUGH:g}: small enough"
         )
     values = [p.shift.value for p in sweep.points if p.shift is not None]
-    if min(values) > 0 and max(values) > 10 * min(values):
-        axes.set_yscale("log")
-    else:
+    if not _logarithmic(axes, values):
         axes.set_ylim(bottom=0)
     axes.set_ylabel(WORDS[sweep.kind].shift_axis)
+
+
+def _logarithmic(axes: Axes, values: Sequence[float]) -> bool:
+    """Whether the values span more than a factor of 10; the axis is logarithmic then."""
+    if min(values) <= 0 or max(values) <= 10 * min(values):
+        return False
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    return True
 
 
 def _value_axis(axes: Axes, sweep: Sweep) -> None:
@@ -164,6 +212,7 @@ def _value_axis(axes: Axes, sweep: Sweep) -> None:
     if len(positive) > 1 and max(positive) > 5 * min(positive):
         if values[0] == 0:
             axes.set_xscale("symlog", linthresh=min(positive), linscale=0.6)
+            axes.set_xlim(-0.25 * min(positive), 1.25 * max(positive))
         else:
             axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator(values))
@@ -187,8 +236,9 @@ def _by_layer(sweep: Sweep) -> Drawn:
     grid = figure.subplots(1, len(roles), squeeze=False, sharey=True)[0]
     shifts = {role: _matrix(sweep, role) for role in roles}
     known = np.concatenate([found[np.isfinite(found)] for found in shifts.values()])
-    high = max(float(known.max(initial=0.0)), 2e-3)
-    scale = LogNorm(vmin=max(1e-3, high / 1e3), vmax=high)
+    high = max(float(known.max(initial=0.0)), 2 * SMALLEST)
+    low = max(float(known.min(initial=high / 2)), SMALLEST, high / 1e3)
+    scale = LogNorm(vmin=low, vmax=high)
     image = None
     for axes, role in zip(grid, roles, strict=True):
         axes.grid(visible=False)
@@ -203,7 +253,8 @@ def _by_layer(sweep: Sweep) -> Drawn:
     grid[0].yaxis.set_major_locator(FixedLocator(range(0, len(names), step)))
     grid[0].set_yticklabels(names[::step], fontsize=7, parse_math=False)
     if image is not None:
-        figure.colorbar(image, ax=list(grid), label=WORDS[sweep.kind].shift_axis, shrink=0.9)
+        label = WORDS[sweep.kind].shift_axis.replace(", RMS", "")
+        figure.colorbar(image, ax=list(grid), label=label, shrink=0.9)
     figure.suptitle(f"{TITLES[sweep.kind]}, by layer", x=0.01, ha="left", fontsize=11)
     return figure
 
