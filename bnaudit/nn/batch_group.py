@@ -12,9 +12,10 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _NormBase
 
 from bnaudit.nn.grouped import batch_norm_by_groups, counted_batch
+from bnaudit.nn.parts import NormThenParts
 
 
-class BatchGroupNorm(_NormBase):
+class BatchGroupNorm(NormThenParts, _NormBase):
     """Normalises groups of examples and groups of channels together.
 
     For example group k (`examples` neighbours in the batch; None: the whole batch) and channel
@@ -66,8 +67,8 @@ class BatchGroupNorm(_NormBase):
             self.running_mean = torch.zeros(groups, device=device, dtype=dtype)
             self.running_var = torch.ones(groups, device=device, dtype=dtype)
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - PyTorch's own name
-        """Normalise (N, C, …)."""
+    def normalised(self, input: Tensor) -> Tensor:  # noqa: A002 - PyTorch's own name
+        """By groups, or in `eval()` by the running statistics."""
         self._check_input_dim(input)
         if input.shape[1] != self.num_features:
             raise ValueError(

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bnaudit.nn.parts import NormThenParts
+
 
 def example_weighed(
     mean_i: Tensor, var_i: Tensor, running_mean: Tensor, running_var: Tensor, alpha: float | Tensor
@@ -34,7 +36,7 @@ def example_weighed(
     return mean, var
 
 
-class ExampleWeighingBatchNorm(_BatchNorm):
+class ExampleWeighingBatchNorm(NormThenParts, _BatchNorm):
     """In `eval()`, normalises each example by its own moments mixed into the estimates.
 
     With m_i, v_i (N, C) from `example_weighed`, over the positions of an example:
@@ -76,11 +78,11 @@ class ExampleWeighingBatchNorm(_BatchNorm):
             raise ValueError(f"alpha, the weight of the example, is in [0, 1]; got {alpha}")
         self._alpha = float(alpha)
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - PyTorch's own name
-        """Normalise (N, C, …)."""
+    def normalised(self, input: Tensor) -> Tensor:  # noqa: A002 - PyTorch's own name
+        """As BatchNorm in training; in `eval()` by the mixed statistics."""
         mean, var = self.running_mean, self.running_var
         if self.training or self._alpha == 0 or mean is None or var is None or not input.numel():
-            return super().forward(input)
+            return _BatchNorm.forward(self, input)
         self._check_input_dim(input)
         x = input.to(torch.promote_types(input.dtype, torch.float32))
         values = x.flatten(2) if x.dim() > 2 else x.unsqueeze(2)

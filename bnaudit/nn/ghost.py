@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnaudit.nn.grouped import batch_norm_by_groups, counted_batch
+from bnaudit.nn.parts import NormThenParts
 
 
-class GhostBatchNorm(_BatchNorm):
+class GhostBatchNorm(NormThenParts, _BatchNorm):
     """Normalises by ghost batches of `ghost_size` examples while it trains.
 
     For ghost batch l of the batch, its examples neighbours in the batch, with the mean m_l and the
@@ -53,10 +54,10 @@ class GhostBatchNorm(_BatchNorm):
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
         self.ghost_size = ghost_size
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - PyTorch's own name
-        """Normalise (N, C, …)."""
+    def normalised(self, input: Tensor) -> Tensor:  # noqa: A002 - PyTorch's own name
+        """By ghost batches, or in `eval()` by the running statistics."""
         if not self.training and self.running_mean is not None:
-            return super().forward(input)
+            return _BatchNorm.forward(self, input)
         self._check_input_dim(input)
         tracked = self.training and self.track_running_stats
         return batch_norm_by_groups(
