@@ -16,7 +16,8 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from bnaudit.errors import ModelError
 from bnaudit.nn.batch_group import BatchGroupNorm
 from bnaudit.nn.example_weighing import ExampleWeighingBatchNorm
-from bnaudit.nn.ghost import GhostBatchNorm
+from bnaudit.nn.frozen import is_frozen
+from bnaudit.nn.parts import NormThenParts
 
 _COMPILED = re.compile(r"(^|\.)_orig_mod(?=\.|$)")
 
@@ -114,9 +115,7 @@ def _torch_role(module: nn.Module) -> Role:
 _KNOWN_FORWARDS = (
     _BatchNorm.forward,
     nn.SyncBatchNorm.forward,
-    BatchGroupNorm.forward,
-    ExampleWeighingBatchNorm.forward,
-    GhostBatchNorm.forward,
+    NormThenParts.forward,  # of our own layers in nn
 )
 
 
@@ -231,7 +230,7 @@ def _read(name: str, module: nn.Module) -> BNLayer | None:
         channels=_channels(module),
         eps=_number(eps),
         momentum=_number(momentum),
-        frozen=frozen,
+        frozen=frozen or is_frozen(module),
         verified=adapter.verified(module),
         trusted=adapter.trusted,
         note=adapter.note,

@@ -13,7 +13,11 @@ from bnaudit.nn.example_weighing import (
     ExampleWeighingBatchNorm3d,
     example_weighed,
 )
+from bnaudit.nn.frozen import FreezeAfter, freeze, is_frozen, unfreeze
 from bnaudit.nn.ghost import GhostBatchNorm1d, GhostBatchNorm2d, GhostBatchNorm3d
+from bnaudit.nn.kinds import convert
+from bnaudit.nn.weight_decay import decay_towards_target, parameter_groups
+from bnaudit.nn.xbn import convert_xbn
 
 __all__ = [
     "BatchGroupNorm1d",
@@ -23,9 +27,17 @@ __all__ = [
     "ExampleWeighingBatchNorm1d",
     "ExampleWeighingBatchNorm2d",
     "ExampleWeighingBatchNorm3d",
+    "FreezeAfter",
     "GhostBatchNorm1d",
     "GhostBatchNorm2d",
     "GhostBatchNorm3d",
     "Replaced",
+    "convert",
+    "convert_xbn",
+    "decay_towards_target",
     "example_weighed",
+    "freeze",
+    "is_frozen",
+    "parameter_groups",
+    "unfreeze",
 ]
