@@ -26,6 +26,8 @@ from bnaudit.cli.init import EPILOG as INIT_EPILOG
 from bnaudit.cli.init import init
 from bnaudit.cli.inspect import EPILOG as INSPECT_EPILOG
 from bnaudit.cli.inspect import inspect
+from bnaudit.cli.leakage import EPILOG as LEAKAGE_EPILOG
+from bnaudit.cli.leakage import leakage
 from bnaudit.cli.measure import EPILOG as MEASURE_EPILOG
 from bnaudit.cli.measure import measure
 from bnaudit.cli.recalibrate import EPILOG as RECALIBRATE_EPILOG
@@ -63,6 +65,7 @@ app.command(cls=Command, epilog=INSPECT_EPILOG)(inspect)
 app.command(cls=Command, epilog=MEASURE_EPILOG)(measure)
 app.command(cls=Command, epilog=RECALIBRATE_EPILOG)(recalibrate)
 app.command(cls=Command, epilog=DOMAINS_EPILOG)(domains)
+app.command(cls=Command, epilog=LEAKAGE_EPILOG)(leakage)
 app.command(cls=Command, epilog=GATE_EPILOG)(gate)
 app.command(cls=Command, epilog=COMPARE_EPILOG)(compare)
 app.command(epilog=ADVISE_EPILOG)(advise)
