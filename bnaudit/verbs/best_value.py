@@ -9,6 +9,7 @@ import numpy as np
 
 from bnaudit.engine.variants import Outcomes
 from bnaudit.results import Change
+from bnaudit.verbs.change_words import surely_changes
 from bnaudit.verbs.scores import accuracy_between, loss_between
 from bnaudit.verbs.sweep_example_weight import best_on_half
 
@@ -28,8 +29,8 @@ class Best:
 
     @property
     def significant(self) -> bool:
-        """By the upper limit of the loss."""
-        return self.loss is not None and self.loss.high is not None and self.loss.high < 0
+        """By the limits of the loss."""
+        return self.loss is not None and self.loss.difference < 0 and surely_changes(self.loss)
 
 
 def best_value(reference: Outcomes, by_value: Mapping[float, Outcomes], seed: int) -> Best | None:
@@ -57,23 +58,3 @@ def best_value(reference: Outcomes, by_value: Mapping[float, Outcomes], seed: in
 def surely_worse(loss: Change | None) -> bool:
     """Whether a loss is higher by the lower limit of its change; one that is not finite is."""
     return loss is None or (loss.low is not None and loss.low > 0)
-
-
-def losses(change: Change | None) -> str:
-    """`0.413 to 0.365 (95% interval of the change -0.061 to -0.035)`."""
-    if change is None:
-        return "to what is not finite"
-    said = f"from {change.before:.3f} to {change.after:.3f}"
-    if change.low is None or change.high is None:
-        return said
-    return f"{said} (95% interval of the change {change.low:+.3f} to {change.high:+.3f})"
-
-
-def points(change: Change | None) -> str:
-    """`+1.2 points (95% interval +0.1 to +2.3)`."""
-    if change is None:
-        return "by what is not known"
-    said = f"{100 * change.difference:+.1f} points"
-    if change.low is None or change.high is None:
-        return said
-    return f"{said} (95% interval {100 * change.low:+.1f} to {100 * change.high:+.1f})"

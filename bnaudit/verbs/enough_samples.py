@@ -16,6 +16,7 @@ from bnaudit.stats.draws import (
     mean_change_over_draws,
     over_draws,
 )
+from bnaudit.verbs.change_words import in_points
 from bnaudit.verbs.held_out import Residual
 
 MOST_LOSS = 0.005
@@ -159,10 +160,4 @@ def _cost(answer: _Judged, largest: _Judged) -> str:
     change = answer.accuracy
     if change is None:
         return "without labels the residual alone decides"
-    limits = ""
-    if change.low is not None and change.high is not None:
-        limits = f", 95% interval {100 * change.low:+.1f} to {100 * change.high:+.1f}"
-    return (
-        f"the accuracy differs by {100 * change.difference:+.1f} points from that with "
-        f"{largest.size:,}{limits}"
-    )
+    return f"against {largest.size:,} the accuracy changes by {in_points(change)}"

@@ -15,8 +15,9 @@ from torch import nn
 from bnaudit.engine.variants import Outcomes
 from bnaudit.findings.conclude import conclude
 from bnaudit.results.sweep import Conclusion, Sweep, SweepData
-from bnaudit.verbs.best_value import Best, best_value, losses, points, surely_worse
+from bnaudit.verbs.best_value import Best, best_value, surely_worse
 from bnaudit.verbs.calibration_pool import CalibrationPool, calibration_pool
+from bnaudit.verbs.change_words import in_nats, in_points
 from bnaudit.verbs.held_out import NewStatistics, held_out_sources, try_statistics
 from bnaudit.verbs.samples import MapReader, check_positive
 from bnaudit.verbs.scores import loss_between, scores_of
@@ -158,11 +159,11 @@ def _best(
     if best.value == current:
         sentence += ", the layers' own."
     else:
-        over = "the estimates" if current is None else f"the layers' own momentum, {current:g}"
-        surely = "lowers" if best.significant else "does not surely lower"
+        over = "the estimates" if current is None else f"the layers' own, {current:g}"
         sentence += (
-            f", chosen on one half of the held-out data. On the other half it {surely} the loss "
-            f"over {over}: {losses(best.loss)}, accuracy {points(best.accuracy)}."
+            f", chosen on one half of the held-out data; on the other half, against {over}, the "
+            f"loss goes {in_nats(best.loss)}, and the accuracy changes by "
+            f"{in_points(best.accuracy)}."
         )
     if current is not None and (left := (1 - current) ** updates) >= 0.01:
         sentence += (

@@ -15,8 +15,9 @@ from torch import nn
 from bnaudit.engine.variants import Outcomes
 from bnaudit.findings.conclude import conclude
 from bnaudit.results.sweep import Conclusion, Sweep, SweepData, SweepPoint
-from bnaudit.verbs.best_value import Best, best_value, losses, points
+from bnaudit.verbs.best_value import Best, best_value
 from bnaudit.verbs.calibration_pool import calibration_pool
+from bnaudit.verbs.change_words import in_nats, in_points
 from bnaudit.verbs.held_out import (
     NewStatistics,
     Tried,
@@ -137,13 +138,12 @@ def _best(best: Best, samples: int) -> Conclusion:
             "do better alone."
         )
     else:
-        surely = "lowers the loss" if best.significant else "does not surely lower the loss:"
         sentence = (
             f"The loss is lowest with a prior of {best.value:g} samples beside {samples:,} of "
             f"calibration (weight {samples / (best.value + samples):.2f} on the new statistics), "
-            f"chosen on one half of the held-out data. On the other half it {surely} "
-            f"{losses(best.loss)} against no prior, and changes the accuracy by "
-            f"{points(best.accuracy)}."
+            "chosen on one half of the held-out data; on the other half, against no prior, the "
+            f"loss goes {in_nats(best.loss)}, and the accuracy changes by "
+            f"{in_points(best.accuracy)}."
         )
     return Conclusion(
         "best",
