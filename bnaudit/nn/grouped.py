@@ -127,6 +127,7 @@ class _Layer:
             self.eps,
         )
         y = y.unflatten(1, (count, self.groups)).transpose(0, 1).reshape(x.shape)
+        y = y.contiguous(memory_format=_layout(x))
         return y if scales else _scaled(y, self.weight, self.bias)
 
 
@@ -149,7 +150,6 @@ def _by_example_groups(
             variances.append(var)
         outputs.append(layer.normalised(values, part.count, (mean, var), 1.0))
     y = torch.cat(outputs) if len(outputs) > 1 else outputs[0]
-    y = y.contiguous(memory_format=_layout(x))
     if tracked is None:
         return y, None
     by_group = (
