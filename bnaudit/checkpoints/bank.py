@@ -123,31 +123,37 @@ def read_bank(path: Path) -> Bank:
         raise input_error(path, f"cannot be read as a bank: {first_line(error)}") from None
     try:
         return _bank(json.loads(metadata["about"]), tensors)
+    except _DamagedError as error:
+        raise input_error(path, f"a damaged bank: {error}; write it anew") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise input_error(path, f"a damaged bank: {first_line(error)}; write it anew") from None
 
 
+class _DamagedError(Exception):
+    """What does not fit together in a bank."""
+
+
 def _bank(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Bank:
-    """Raises `ValueError` and the like for what does not fit together."""
+    """Raises `_DamagedError` for what does not fit together, and what odd metadata raise."""
     statistics: dict[str, dict[str, Statistics]] = {str(name): {} for name in about["domains"]}
     for name in tensors:
         domain, _, rest = name.partition("/")
         layer, _, leaf = rest.rpartition(".")
         if domain not in statistics or leaf not in LEAVES:
-            raise ValueError(f"a tensor is called {name[:80]!r}")
+            raise _DamagedError(f"a tensor is called {name[:80]!r}")
         pair = tuple(tensors.get(f"{domain}/{layer}.{one}") for one in LEAVES)
         mean, var = pair
         if mean is None or var is None or mean.dim() != 1 or mean.shape != var.shape:
-            raise ValueError(f"{domain}/{layer} has no mean and variance of one length")
+            raise _DamagedError(f"{domain}/{layer} has no mean and variance of one length")
         if not bool((mean + var).isfinite().all()) or bool((var < 0).any()):
-            raise ValueError(f"{domain}/{layer} is not finite, or a variance is negative")
+            raise _DamagedError(f"{domain}/{layer} is not finite, or a variance is negative")
         statistics[domain][layer] = (mean, var)
     first = next(iter(statistics.values()), {})
     if not first or any(layers.keys() != first.keys() for layers in statistics.values()):
-        raise ValueError("not every domain has statistics of the same layers")
+        raise _DamagedError("not every domain has statistics of the same layers")
     eps = {str(name): float(value) for name, value in about["eps"].items()}
     if not all(math.isfinite(value) for value in eps.values()):
-        raise ValueError("an eps is not finite")
+        raise _DamagedError("an eps is not finite")
     sha = about["checkpoint_sha256"]
     return Bank(
         statistics,

@@ -117,17 +117,18 @@ def _sentence(level: Level, gains: Sequence[Gain], common: str, margin: float) -
             f"Statistics of their own pay {against} for some domains and not for others: "
             f"{_figures(better)}; worse: {_figures(worse)}."
         )
+    hurt = f" They are worse for {_figures(worse)}." if worse else ""
     if level == "common":
-        hurt = f" They are worse for {_figures(worse)}." if worse else ""
         return (
             f"One set of statistics will do: a gain of more than {in_points(margin)} by "
             f"statistics of its own {against} is ruled out for every domain.{hurt}"
         )
-    needed = [one.samples_needed for one in gains if one.samples_needed is not None]
+    possible = [one for one in gains if one.accuracy.high is None or one.accuracy.high > margin]
+    needed = [one.samples_needed for one in possible if one.samples_needed is not None]
     more = f" About {max(needed):,} labelled samples a domain would tell." if needed else ""
     return (
-        f"Undecided: statistics of their own {against} show no significant gain, and none of more "
-        f"than {in_points(margin)} is ruled out: {_figures(gains)}.{more}"
+        f"Undecided: statistics of their own {against} show no significant gain, and one of more "
+        f"than {in_points(margin)} is not ruled out: {_figures(possible)}.{hurt}{more}"
     )
 
 

@@ -216,4 +216,26 @@ def _notes(
         for alike in same.values()
         if len(alike) > 1
     ]
-    return tuple(notes)
+    return (*notes, *_class_mix(columns))
+
+
+MIXED_OTHERWISE = 0.001
+"""A p-value of "all domains mix their classes alike" below which a reader has to know."""
+
+
+def _class_mix(columns: Sequence[Column]) -> tuple[str, ...]:
+    """Exact statistics follow the classes of the samples as well as their domain."""
+    counts = [one.classes for one in columns if one.classes and one.classifier]
+    classes = sorted(set().union(*counts)) if counts else []
+    if len(counts) < 2 or len(classes) < 2:
+        return ()
+    from scipy import stats as scipy_stats
+
+    table = [[one[label] for label in classes] for one in counts]
+    p_value = float(scipy_stats.chi2_contingency(table).pvalue)
+    if not p_value < MIXED_OTHERWISE:
+        return ()
+    return (
+        f"the domains mix their classes in other shares (χ² test, p = {p_value:.1g}): statistics "
+        "of their own follow the classes as well as the domain, and that can cost accuracy",
+    )

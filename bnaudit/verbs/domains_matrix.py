@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
-from bnaudit.engine.batches import Batch
+from bnaudit.engine.batches import Batch, labels_of
 from bnaudit.engine.books import LayerRecord
 from bnaudit.engine.layers import BNLayer
 from bnaudit.engine.population import Statistics
@@ -29,12 +30,13 @@ ByName = Mapping[str, Mapping[BNLayer, Statistics]]
 
 @dataclass(frozen=True)
 class Column:
-    """All statistics on the data of one domain."""
+    """All statistics on the data of one domain; `classes`: how often each label occurs."""
 
     cells: tuple[Cell, ...]
     info: DataInfo
     overlap: int
     classifier: bool
+    classes: Counter[int]
 
 
 def column(
@@ -47,6 +49,7 @@ def column(
     """
     reader = source.reader
     unseen = Unseen(reader, known)
+    classes: Counter[int] = Counter()
     variants = [Variant(one, observed=True) for one in statistics.values()]
     with (
         about_domain(name),
@@ -54,7 +57,7 @@ def column(
     ):
         outcomes = variants_pass(
             bench.subject,
-            _some(unseen),
+            _some(unseen, classes),
             variants,
             groups=reader.groups,
             task=bench.task,
@@ -80,7 +83,8 @@ def column(
     )
     labelled = bool((~np.isnan(first.correct)).any())
     info = data_info(reader, source.name, samples, source.transform, labelled=labelled)
-    return Column(cells, info, unseen.overlap, bool((~np.isnan(first.agree)).any()))
+    classifier = bool((~np.isnan(first.agree)).any())
+    return Column(cells, info, unseen.overlap, classifier, classes)
 
 
 @contextmanager
@@ -93,11 +97,14 @@ def about_domain(name: str) -> Iterator[None]:
         raise
 
 
-def _some(unseen: Unseen) -> Iterator[Batch]:
-    """The batches, with the fault named where nothing is left of them."""
+def _some(unseen: Unseen, classes: Counter[int]) -> Iterator[Batch]:
+    """The batches, their labels counted, with the fault named where nothing is left of them."""
     empty = True
     for batch in unseen:
         empty = False
+        labels = labels_of(batch.data)
+        if labels is not None:
+            classes.update(labels.tolist())
         yield batch
     if empty:
         what = "gave no batch"
