@@ -13,7 +13,8 @@ from bnaudit.results.advice import Advice, Outcome, Remedy, Sentence
 
 OUTCOMES: dict[Outcome, str] = {
     "better": "Measured: the network is better by the statistics of these data.",
-    "no better": "Measured: the network is no better by the statistics of these data.",
+    "no better": "Measured: the network is not shown to be better by the statistics of these data.",
+    "divided": "Measured: by the statistics of these data accuracy is better, the loss is not.",
     "open": "Not measured: whether the network is better by the statistics of these data.",
 }
 

@@ -15,7 +15,7 @@ from bnaudit.results.documents import read_document, write_document
 
 SCHEMA = 1
 
-Outcome = Literal["better", "no better", "open"]
+Outcome = Literal["better", "no better", "divided", "open"]
 """How the network scores by the statistics of mini-batches of the data, against as deployed."""
 
 _STEP = re.compile(r"(?:^|\.)([A-Za-z_]\w*)|\[(\d+)\]")
@@ -54,8 +54,9 @@ class Advice:
     """The remedies that an Audit speaks for, the first first, and those it speaks against.
 
     `outcome`: "better" where the network scores significantly better by statistics of mini-batches
-    of these data than as deployed, "no better" where it does not, "open" without labels. It is what
-    decides about recalibration: a large shift alone is no fault. `versions`, `device` and `dtype`
+    of these data than as deployed, "no better" where that is not shown, "divided" where accuracy
+    is better and the loss is not, "open" without labels. It is what decides about recalibration: a
+    large shift alone is no fault. `versions`, `device` and `dtype`
     are the Audit's. Paths resolve in its audit.json (`value_at`).
     """
 

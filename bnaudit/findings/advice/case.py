@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from bnaudit.findings.phrases import number
-from bnaudit.results import Audit, LayerAudit, NetworkAudit
+from bnaudit.results import Audit, LayerAudit, NetworkAudit, Score
 from bnaudit.results.advice import Outcome, Sentence, value_at
 
 GAIN = 0.005
@@ -110,31 +111,49 @@ class Case:
     def outcome(self) -> Outcome:
         """What the measured figures say of normalising by the data's own statistics.
 
-        Better: significantly more accurate (McNemar's exact test at 5%, and `GAIN`), or a loss that
-        is lower by more than `CERTAIN` standard errors without a loss of accuracy.
+        Better: significantly more accurate (McNemar's exact test at 5%, and `GAIN`) and no higher
+        loss, or a loss lower by more than `CERTAIN` standard errors and no significantly lower
+        accuracy. Divided: significantly more accurate with a higher loss.
         """
         if self.scored is None:
             return "open"
-        deployed, other = self.scored.deployed_compared, self.scored.batch_statistics
-        assert deployed is not None
-        assert other is not None
-        if other.accuracy - deployed.accuracy >= GAIN and self._is_significant(self.scored):
-            return "better"
-        if other.accuracy < deployed.accuracy or deployed.loss is None or other.loss is None:
-            return "no better"
-        errors = (deployed.loss_standard_error, other.loss_standard_error)
-        if errors[0] is None or errors[1] is None:
-            return "no better"
-        noise = (errors[0] ** 2 + errors[1] ** 2) ** 0.5
-        return "better" if deployed.loss - other.loss > CERTAIN * noise else "no better"
+        accuracy, loss = self._accuracy_gain(self.scored), self._loss_gain(self.scored)
+        if accuracy > 0:
+            return "divided" if loss < 0 else "better"
+        return "better" if accuracy == 0 and loss > 1 else "no better"
 
-    def _is_significant(self, network: NetworkAudit) -> bool:
+    @cached_property
+    def may_be_better(self) -> bool:
+        """Whether accuracy or loss are better by the data's statistics, within what is chance."""
+        if self.scored is None or self.outcome != "no better":
+            return False
+        deployed, other = _both(self.scored)
+        return other.accuracy > deployed.accuracy or self._loss_gain(self.scored) > 0
+
+    def _accuracy_gain(self, network: NetworkAudit) -> int:
+        """1 where it is significantly higher by the data's statistics, -1 where lower, else 0."""
         only_deployed, only_batch = network.only_deployed_correct, network.only_batch_correct
         if only_deployed is None or only_batch is None:
-            return False
+            return 0
         from bnaudit.stats.paired import mcnemar
 
-        return mcnemar(only_deployed, only_batch) < 0.05
+        deployed, other = _both(network)
+        gain = other.accuracy - deployed.accuracy
+        if mcnemar(only_deployed, only_batch) >= 0.05:
+            return 0
+        return int(gain >= GAIN) - int(gain < 0)
+
+    def _loss_gain(self, network: NetworkAudit) -> float:
+        """How much lower the loss is by the data's statistics, in `CERTAIN` standard errors."""
+        deployed, other = _both(network)
+        if deployed.loss is None or other.loss is None:  # not finite
+            if (deployed.loss is None) == (other.loss is None):
+                return 0.0
+            return math.inf if deployed.loss is None else -math.inf
+        errors = (deployed.loss_standard_error or 0.0, other.loss_standard_error or 0.0)
+        noise = CERTAIN * math.hypot(*errors)
+        gain = deployed.loss - other.loss
+        return gain / noise if noise else math.copysign(1.0, gain) if gain else 0.0
 
     @cached_property
     def most_shifted(self) -> LayerAudit | None:
@@ -221,6 +240,14 @@ class Case:
                 name=self.layer(layer, "name", str),
             ),
         )
+
+
+def _both(network: NetworkAudit) -> tuple[Score, Score]:
+    """As deployed and by mini-batches' statistics, of a network where both are scored."""
+    deployed, other = network.deployed_compared, network.batch_statistics
+    assert deployed is not None
+    assert other is not None
+    return deployed, other
 
 
 def _output_shift(layer: LayerAudit) -> float:

@@ -46,16 +46,28 @@ def _measure_more(case: Case) -> Iterator[Suggestion]:
             yield _evaluate(case)
         else:
             yield _with_labels(case)
-    if case.has("BN107"):
-        found = next(finding for finding in case.audit.findings if finding.code == "BN107")
-        yield Suggestion(
-            "measure-more",
-            "Measure on more samples",
-            Standing.ASIDE,
-            (*case.quoted("BN107"), *_samples(case)),
-            "One pass over more samples.",
-            found.command,
+    if case.may_be_better and case.has(*WRONG_ESTIMATES):
+        reason = said(
+            "By the statistics of these data the network does better here, within what chance may "
+            "be: more labelled samples decide.",
+            "network.deployed_compared",
+            "network.batch_statistics",
         )
+        yield _more(case, Standing.DECIDING, reason)
+    elif case.has("BN107"):
+        yield _more(case, Standing.ASIDE)
+
+
+def _more(case: Case, standing: Standing, *reasons: Sentence) -> Suggestion:
+    commands = [finding.command for finding in case.audit.findings if finding.code == "BN107"]
+    return Suggestion(
+        "measure-more",
+        "Measure on more samples",
+        standing,
+        (*reasons, *case.quoted("BN107"), *_samples(case)),
+        "One pass over more samples.",
+        next(iter(commands), None),
+    )
 
 
 def _with_labels(case: Case) -> Suggestion:

@@ -75,8 +75,17 @@ def _standing(case: Case) -> tuple[Standing, tuple[Sentence, ...]]:
     if case.outcome == "no better":
         return Standing.AGAINST, (
             said(
-                "The statistics of these data serve the network no better than its estimates: "
-                "nothing measured speaks for new ones.",
+                "The statistics of these data are not shown to serve the network better than its "
+                "estimates: nothing measured speaks for new ones.",
+                *_scored(case),
+            ),
+        )
+    if case.outcome == "divided":
+        return Standing.POSSIBLE, (
+            said(
+                "By the statistics of these data accuracy is better and the loss is worse: the "
+                "outcome is open, and bnaudit recalibrate verifies it on samples that took no "
+                "part.",
                 *_scored(case),
             ),
         )
@@ -127,6 +136,7 @@ def _adapt(case: Case) -> Iterator[Suggestion]:
     standing = {
         "better": Standing.DECIDED,
         "open": Standing.POSSIBLE,
+        "divided": Standing.POSSIBLE,
         "no better": Standing.AGAINST,
     }[case.outcome]
     yield Suggestion(
@@ -163,17 +173,18 @@ def _leave(case: Case) -> Iterator[Suggestion]:
     if case.outcome == "better" or case.has(*DATA_FIRST, *UNUSABLE):
         return
     grave = any(finding.severity != "info" for finding in findings)
-    if case.outcome == "no better":
+    if case.outcome in ("no better", "divided"):
+        reason = (
+            "New statistics are not shown to make the network better."
+            if case.outcome == "no better"
+            else "Accuracy and loss disagree on whether new statistics make the network better."
+        )
         yield Suggestion(
             "leave-as-it-is",
             title,
             Standing.DECIDED,
             (
-                said(
-                    "As deployed the network scores as well as by the statistics of these data, or "
-                    "better: no new statistics are needed.",
-                    *_scored(case),
-                ),
+                said(reason, *_scored(case)),
                 *case.scores(),
                 *_harmless(case),
             ),

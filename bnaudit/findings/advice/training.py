@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
-from bnaudit.findings import commands
 from bnaudit.findings.advice.case import Case, count, percent, said
 from bnaudit.findings.advice.suggestion import Standing, Suggestion
 from bnaudit.findings.phrases import number
@@ -86,7 +86,7 @@ def _agreement(case: Case) -> tuple[Sentence, ...]:
 
 def _batch_free(case: Case) -> Iterator[Suggestion]:
     evidence: list[Sentence] = []
-    if case.has("BN102") and case.audit.attribution is not None:
+    if case.has("BN102") and case.outcome in ("better", "open"):
         evidence += _by_depth(case)
     if case.has("BN202") and case.audit.train_batch_size is not None:
         evidence += _noise(case)
@@ -122,7 +122,7 @@ def _example_weighing(case: Case) -> Iterator[Suggestion]:
     yield Suggestion(
         "example-weighing",
         "Count each example into its statistics at inference",
-        Standing.TRAINING,
+        Standing.POSSIBLE,
         _noise(case),
         "No training, but labelled samples to find the weight with, and a mean and a variance of "
         "each example in every layer at inference.",
@@ -131,10 +131,11 @@ def _example_weighing(case: Case) -> Iterator[Suggestion]:
 
 
 def _sweep(case: Case) -> str | None:
-    command = commands.measure_again(case.audit)
-    if command is None or case.audit.train_batch_size is not None:
+    request = case.audit.request
+    if request is None:
         return None
-    return command.replace("bnaudit measure", "bnaudit sweep example-weight", 1)
+    what = (request.checkpoint, *request.model, *request.data, *request.how)
+    return shlex.join(("bnaudit", "sweep", "example-weight", *what))
 
 
 def _ghost(case: Case) -> Iterator[Suggestion]:
