@@ -85,25 +85,25 @@ class ExampleWeighingBatchNorm(NormThenParts, _BatchNorm):
             return _BatchNorm.forward(self, input)
         self._check_input_dim(input)
         x = input.to(torch.promote_types(input.dtype, torch.float32))
-        values = x.flatten(2) if x.dim() > 2 else x.unsqueeze(2)
-        var_i, mean_i = torch.var_mean(values, 2, correction=0)
-        mean, var = example_weighed(mean_i, var_i, mean.to(x.dtype), var.to(x.dtype), self._alpha)
+        values = x if x.dim() > 2 else x.unsqueeze(2)
+        positions = tuple(range(2, values.dim()))
+        mean_i = values.mean(positions, keepdim=True)
+        centred = values - mean_i
+        var_i = centred.square().mean(positions, keepdim=True)
+        shape = (1, -1) + (1,) * len(positions)
+        mean, var = (estimate.to(x.dtype).view(shape) for estimate in (mean, var))
+        mean, var = example_weighed(mean_i, var_i, mean, var, self._alpha)
         scale = (var + self.eps).rsqrt()
         if self.weight is not None:
-            scale = scale * self.weight
-        y = (x - _over_positions(mean, x)) * _over_positions(scale, x)
+            scale = scale * self.weight.view(shape)
+        offset = (mean_i - mean) * scale
         if self.bias is not None:
-            y = y + _over_positions(self.bias.unsqueeze(0), x)
-        return y.to(input.dtype)
+            offset = offset + self.bias.view(shape)
+        return torch.addcmul(offset, centred, scale).view_as(x).to(input.dtype)
 
     def extra_repr(self) -> str:
         """As BatchNorm's, with the weight of the example."""
         return f"{super().extra_repr()}, alpha={self._alpha:g}"
-
-
-def _over_positions(by_channel: Tensor, x: Tensor) -> Tensor:
-    """(N, C) or (1, C) in a shape that broadcasts over `x`."""
-    return by_channel.reshape(*by_channel.shape, *(1,) * (x.dim() - 2))
 
 
 class ExampleWeighingBatchNorm1d(ExampleWeighingBatchNorm, nn.BatchNorm1d):
