@@ -33,11 +33,15 @@ from bnaudit.verbs.workbench import Workbench
 
 @dataclass(frozen=True)
 class Halves:
-    """The data of one domain: what its statistics come from, and what took no part."""
+    """The data of one domain: what its statistics come from, and what took no part.
+
+    `classes`: the labels' names, in the order of their numbers, where they are known.
+    """
 
     name: str
     calibration: Source
     verification: Source
+    classes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,15 +141,16 @@ def _check_classes(domains: Sequence[Halves]) -> None:
     named = [
         (domain.name, classes)
         for domain in domains
-        if (classes := classes_of(domain.verification)) is not None
+        if (classes := domain.classes or classes_of(domain.verification)) is not None
     ]
     for name, classes in named[1:]:
         first, expected = named[0]
         if classes != expected:
             raise InputError(
                 f"domain {name}: its classes are {_some(classes)}, those of domain {first} "
-                f"{_some(expected)}: the same number would mean another class. Give all domains "
-                "the same classes (a folder for each, an empty one too), or data without labels"
+                f"{_some(expected)}: the same number would mean another class. Leave out the "
+                "classes that not all have, or give a Dataset that numbers them alike "
+                "(path/file.py:factory)"
             )
 
 

@@ -12,6 +12,7 @@ from bnaudit.config import Settings
 from bnaudit.config.defaults import CALIBRATION_SAMPLES
 from bnaudit.config.names import nearest
 from bnaudit.errors import InputError
+from bnaudit.regular_files import with_home
 from bnaudit.results import Request
 from bnaudit.results.domains import POOLED, Domains
 from bnaudit.targets.transforms import build_transform
@@ -144,7 +145,18 @@ def _halves(settings: Settings, bench: Workbench, name: str) -> Halves:
     with about_domain(name):
         if name != next(iter(settings.domain)):
             source = _source(_of(settings, name), bench, name)
-        return split(name, source, settings.verify_split, samples)
+        halves = split(name, source, settings.verify_split, samples)
+    return replace(halves, classes=_classes_in(settings.domain[name]))
+
+
+def _classes_in(spec: str) -> tuple[str, ...] | None:
+    """The classes of a folder of images; other data sets know their own, or nobody does."""
+    scheme, _, place = spec.partition(":")
+    if scheme != "imagefolder":
+        return None
+    inside = with_home(place).iterdir()
+    found = sorted(one.name for one in inside if one.is_dir() and not one.name.startswith("."))
+    return tuple(found) or None
 
 
 def _source(settings: Settings, bench: Workbench, name: str) -> Source:
