@@ -53,7 +53,8 @@ def leakage(
             metavar="WHAT",
             help="What belongs together: class, source (the file's folder), order (of the files, "
             "or the loader's), or path/file.py:fn, called with a batch, which gives the group of "
-            "each sample; may be repeated. (default: class, source, order)",
+            "each sample; may be repeated. Layers are probed by class. (default: class, source, "
+            "order)",
             panel=BATCHES,
         ),
     ] = None,

@@ -57,7 +57,8 @@ def leakage(
         data: as for `measure`; held in memory. What the model was trained on tells most.
         by: what batches are grouped by: "class", "source" (the file's folder), "order" (of the
             files, or of the loader), or functions called with a batch that give one value for each
-            of its samples. Default: class, source and order, as far as the data tell them.
+            of its samples. Default: class, source and order, as far as the data tell them. Layers
+            are probed where it is grouped by class.
         values: sizes of the normalisation batch; default `group_size`, or `train_batch_size`.
         train_batch_size: the mini-batch size that the model was trained with, per device.
         group_size: samples that are normalised together inside a mini-batch (ghost batches).

@@ -196,18 +196,18 @@ def _rows(chosen: Ints, batch: Ints) -> tuple[list[int], list[int]]:
 def _relative(
     a: Tensor | None, b: Tensor | None, mine: list[int], theirs: list[int]
 ) -> float | None:
-    """The largest difference, relative to the largest value; infinite where only one is finite.
+    """The largest difference, relative to the largest value; 1 where only one is finite.
 
     None where the two cannot be compared.
     """
     if a is None or b is None or a.shape[1:] != b.shape[1:]:
         return None
     x, y = a[mine].double(), b[theirs].double()
-    same = (x == y) | (x.isnan() & y.isnan())
-    gap = float(torch.where(same, 0.0, (x - y).abs()).nan_to_num(nan=torch.inf).amax())
     finite = x[x.isfinite()].abs()
-    scale = float(finite.amax()) if finite.numel() else 0.0
-    return gap / max(scale, 1e-30)
+    scale = max(float(finite.amax()) if finite.numel() else 0.0, 1e-30)
+    same = (x == y) | (x.isnan() & y.isnan())
+    gap = torch.where(same, 0.0, (x - y).abs())
+    return float(torch.where(gap.isfinite(), gap, scale).amax()) / scale
 
 
 def _difference(base: _Seen, other: _Seen, chosen: Ints, batch: Ints) -> float:

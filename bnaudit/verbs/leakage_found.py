@@ -124,7 +124,7 @@ def leakage_with(
             runner = Runner(subject, pool, wanted.task, max(forward_size, 1), advance)
             deployed = replace(runner, forward_size=max(forward_size, 8)).deployed()
             found = _at_sizes(runner, deployed, groups, sizes, wanted.draws, conditions.seed)
-        probed, said = _probed(runner, sizes, wanted.draws, conditions.seed, progress)
+        probed, said = _probed(runner, groups, sizes, wanted.draws, progress)
     result = Leakage(
         **about(model, conditions),
         model=replace(
@@ -217,16 +217,21 @@ def _at_sizes(
 
 
 def _probed(
-    runner: Runner, sizes: tuple[int, ...], draws: int, seed: int, progress: Bar
+    runner: Runner,
+    groups: dict[str, Ints | None],
+    sizes: tuple[int, ...],
+    draws: int,
+    progress: Bar,
 ) -> tuple[Probed | None, list[str]]:
     """(what the probes read, or why there are none)."""
     layers = adaptive(runner.subject.layers)
-    if not layers or runner.pool.labels is None:
+    if CLASS not in groups or not layers:
         return None, []
     if not available():
         return None, ["layers were not probed: pip install 'bnaudit[leakage]'"]
     with progress("probing", len(layers), "layers") as advance:
         quiet = replace(runner, progress=lambda samples: None)
+        seed = runner.subject.conditions.seed
         probed = probe_layers(quiet, max(sizes), min(draws, 2), seed, advance)
     if probed is None:
         least = FOLDS * LEAST_SIZE

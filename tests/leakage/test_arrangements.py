@@ -1,0 +1,212 @@
+"""Batches that belong together, and the intervals of what they change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from bnaudit.stats.arranged import (
+    Difference,
+    Drawn,
+    clustered_mean,
+    difference,
+    read_as,
+    share_difference,
+)
+from bnaudit.stats.arrangements import (
+    by_group,
+    grouped,
+    of_one_group,
+    purity,
+    shuffled,
+    with_strangers,
+)
+
+
+@given(st.lists(st.integers(0, 4), min_size=8, max_size=80), st.integers(2, 8), st.integers(0, 99))
+def test_batches_hold_each_sample_once_and_as_many_as_fit(
+    given_groups: list[int], size: int, seed: int
+) -> None:
+    groups = np.array(given_groups)
+    pure = of_one_group(groups, size, np.random.default_rng(seed))
+    assert pure.size == sum(n // size * size for n in np.unique(groups, return_counts=True)[1])
+    assert all(len(set(groups[batch])) == 1 for batch in pure)
+    others = [make(groups, size, np.random.default_rng(seed)) for make in (by_group, grouped)] + [
+        shuffled(len(groups), size, np.random.default_rng(seed))
+    ]
+    for batches in (pure, *others):
+        assert len(np.unique(batches)) == batches.size
+    assert others[0].size == others[2].size == len(groups) // size * size
+    assert (np.diff(groups[others[0].reshape(-1)]) >= 0).all()
+
+
+def test_groups_too_small_for_a_batch_are_mixed_with_their_neighbours() -> None:
+    groups = np.repeat(np.arange(20), 3)
+    batches = grouped(groups, 8, np.random.default_rng(0))
+    assert batches.shape == (7, 8)
+    assert purity(batches, groups) == pytest.approx(3 / 8, abs=0.05)
+
+
+def test_strangers_are_samples_of_another_group_than_their_mates() -> None:
+    groups = np.repeat(np.arange(3), 16)
+    batches = of_one_group(groups, 8, np.random.default_rng(0))
+    mixed, strange = with_strangers(batches, groups, 2, np.random.default_rng(1))
+    assert sorted(mixed.reshape(-1)) == sorted(batches.reshape(-1))
+    assert not strange[:, 2:].any()
+    assert strange.any()
+    for batch, is_strange in zip(mixed, strange, strict=True):
+        mates = groups[batch[-1]]
+        assert (groups[batch[is_strange]] != mates).all()
+        assert (groups[batch[~is_strange]] == mates).all()
+
+
+class World(NamedTuple):
+    """Samples of ten classes. What comes of one depends on its batch's mean of `signal`."""
+
+    classes: np.ndarray
+    signal: np.ndarray
+    own: np.ndarray
+    centre: np.ndarray
+
+
+Outcome = Callable[[World, np.ndarray], np.ndarray]
+
+
+def by_own_features(world: World, batch: np.ndarray) -> np.ndarray:
+    return world.own[batch] + 0.5
+
+
+def by_mates_alike(world: World, batch: np.ndarray) -> np.ndarray:
+    """Right where the mates look like the sample's own class: what training on classes teaches."""
+    mean = world.signal[batch].mean(1, keepdims=True)
+    return 0.5 * world.own[batch] + 0.5 - 2 * (np.abs(mean - world.centre[batch]) - 0.6)
+
+
+def by_distance_of_the_mean(world: World, batch: np.ndarray) -> np.ndarray:
+    mean = world.signal[batch].mean(1, keepdims=True)
+    return 0.5 * world.own[batch] + 0.3 + 1.5 * (np.abs(mean) - 0.7)
+
+
+def draw_of(rng: np.random.Generator, samples: int, outcome: Outcome, draws: int) -> Difference:
+    classes = rng.integers(0, 10, samples)
+    centre = np.linspace(-1.5, 1.5, 10)[classes]
+    world = World(classes, rng.normal(size=samples) + centre, rng.normal(size=samples), centre)
+
+    def drawn(make: Callable[[], np.ndarray]) -> Drawn:
+        values, places = np.full((draws, samples), np.nan), np.full((draws, samples), -1)
+        for k in range(draws):
+            batches = make()
+            values[k, batches] = outcome(world, batches) > 0
+            places[k, batches] = np.arange(len(batches))[:, None]
+        return Drawn(values, places)
+
+    found = share_difference(
+        drawn(lambda: shuffled(samples, 8, rng)),
+        drawn(lambda: of_one_group(classes, 8, rng)),
+        classes,
+    )
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("outcome", [by_own_features, by_mates_alike, by_distance_of_the_mean])
+def test_intervals_cover_at_least_as_often_as_they_say(outcome: Outcome) -> None:
+    """New samples, shuffles and batches each time: 150 times, against the mean of large worlds."""
+    rng = np.random.default_rng(0)
+    truth = np.mean([draw_of(rng, 20_000, outcome, 1).difference for _ in range(6)])
+    found = [draw_of(rng, 400, outcome, 3) for _ in range(150)]
+    covered = np.mean([one.low <= truth <= one.high for one in found])  # type: ignore[operator]
+    assert covered >= 0.92  # 95% less 1.7 standard deviations of 150 trials
+    widths = [one.high - one.low for one in found]  # type: ignore[operator]
+    errors = [abs(one.difference - truth) for one in found]
+    assert np.mean(widths) < 12 * np.mean(errors) + 0.05  # and not for being of no use
+
+
+def test_without_covariance_in_batches_the_interval_is_that_of_paired_samples() -> None:
+    """Outcomes that no mate touches: Student's paired interval, from SciPy."""
+    rng = np.random.default_rng(0)
+    n = 4000
+    one = rng.normal(size=n)
+    places = [np.repeat(np.arange(n // 8), 8)[rng.permutation(n)][None] for _ in range(2)]
+    before, after = (
+        Drawn(one[None], places[0]),
+        Drawn((one + rng.normal(0.1, 1, n))[None], places[1]),
+    )
+    found = difference(before, after, np.zeros(n, np.int64))
+    assert found is not None
+    expected = stats.ttest_rel(after.values[0], before.values[0])
+    interval = expected.confidence_interval()
+    assert found.difference == pytest.approx(0.1, abs=0.05)
+    assert found.low == pytest.approx(interval.low, abs=0.15 * (interval.high - interval.low))
+    assert found.high == pytest.approx(interval.high, abs=0.15 * (interval.high - interval.low))
+    assert found.p_value == pytest.approx(expected.pvalue, abs=0.01)
+
+
+def test_batches_that_share_their_luck_widen_the_interval() -> None:
+    rng = np.random.default_rng(0)
+    n = 800
+    batch = np.repeat(np.arange(100), 8)
+    luck = rng.normal(size=100)[batch]
+    alone, shared = rng.normal(size=n), 0.6 * luck + 0.8 * rng.normal(size=n)
+    other = Drawn(np.zeros((1, n)), rng.permutation(batch)[None])
+    widths = []
+    for values in (alone, shared):
+        found = difference(other, Drawn(values[None], batch[None]), np.zeros(n, np.int64))
+        assert found is not None
+        assert found.low is not None
+        assert found.high is not None
+        widths.append(found.high - found.low)
+    assert widths[1] > 1.5 * widths[0]  # √(1 + 7·0.36) = 1.9
+
+
+def test_too_few_batches_withhold_the_limits() -> None:
+    values = Drawn(np.array([[1.0, 0, 1, 0, 1, 1, 0, 0]]), np.repeat([0, 1], 4)[None])
+    found = share_difference(values, values, np.zeros(8, np.int64))
+    assert found is not None
+    assert found.difference == 0
+    assert (found.low, found.high, found.p_value) == (None, None, None)
+    nowhere = Drawn(np.full((1, 8), np.nan), np.full((1, 8), -1))
+    assert share_difference(values, nowhere, np.zeros(8, np.int64)) is None
+
+
+def test_no_difference_at_all_has_an_interval_all_the_same() -> None:
+    values = Drawn(np.ones((2, 80)), np.tile(np.repeat(np.arange(10), 8), (2, 1)))
+    found = share_difference(values, values, np.zeros(80, np.int64))
+    assert found is not None
+    assert found.low is not None
+    assert found.high is not None
+    assert -0.1 < found.low < 0 < found.high < 0.1
+
+
+def test_a_mean_of_samples_that_come_again_is_no_surer_for_it() -> None:
+    rng = np.random.default_rng(0)
+    once = rng.normal(size=100)
+    alone = clustered_mean(once, np.arange(100), np.arange(100) // 4)
+    again = clustered_mean(np.tile(once, 5), np.tile(np.arange(100), 5), np.arange(500) // 4)
+    assert alone.low is not None
+    assert again.low is not None
+    assert again.value == pytest.approx(alone.value)
+    assert again.value - again.low == pytest.approx(alone.value - alone.low, rel=0.25)
+
+
+def test_chance_is_what_dealing_the_mates_anew_gives() -> None:
+    rng = np.random.default_rng(0)
+    own = rng.integers(0, 4, 300)
+    mates = (own + rng.integers(1, 4, 300)) % 4
+    said = np.where(rng.random(300) < 0.5, mates, rng.integers(0, 4, 300))
+    read, chance = read_as(said, mates, own)
+    assert read.mean() == pytest.approx(float((said == mates).mean()))
+    dealt = []
+    for _ in range(2000):
+        # Mates' classes anew, none of them a stranger's own: by drawing from the others' classes.
+        other = rng.permutation(mates)
+        allowed = other != own
+        dealt.append((said[allowed] == other[allowed]).mean())
+    assert chance.mean() == pytest.approx(np.mean(dealt), abs=0.005)
+    assert read_as(np.full(300, -1), mates, own)[1].sum() == 0
