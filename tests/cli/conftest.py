@@ -59,6 +59,24 @@ def bnaudit(
 
 
 @pytest.fixture(scope="session")
+def _ran() -> dict[tuple[str, ...], Ran]:
+    return {}
+
+
+@pytest.fixture
+def once(bnaudit: Run, _ran: dict[tuple[str, ...], Ran]) -> Run:
+    """`bnaudit` for commands that write nothing and give full paths: each runs a single time."""
+
+    def run(*args: str | Path) -> Ran:
+        words = tuple(map(str, args))
+        if words not in _ran:
+            _ran[words] = bnaudit(*words)
+        return _ran[words]
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def new_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What every `folder` is a copy of."""
     here = tmp_path_factory.mktemp("new") / "work"

@@ -38,18 +38,24 @@ CASES: dict[str, tuple[tuple[str, ...], set[str], set[str]]] = {
 }
 
 
-def findings(bnaudit: Run, name: str, *more: str) -> list[dict[str, Any]]:
+def findings(once: Run, name: str, *more: str) -> list[dict[str, Any]]:
     config = SAMPLES / "bnaudit.toml"
-    ran = bnaudit("measure", SAMPLES / f"{name}.pt", "--config", config, "--json", *more)
+    ran = once("measure", SAMPLES / f"{name}.pt", "--config", config, "--json", *more)
     assert ran.code == 0, ran.err
     found: list[dict[str, Any]] = json.loads(ran.out)["findings"]
     return found
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_a_sample_model_has_the_right_codes_and_only_related_ones(bnaudit: Run, case: str) -> None:
+SLOW = ("healthy on its training data", "healthy with its training data", "healthy, low contrast")
+"""What differs from another case in the data alone."""
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.slow] * (case in SLOW)) for case in CASES]
+)
+def test_a_sample_model_has_the_right_codes_and_only_related_ones(once: Run, case: str) -> None:
     options, wanted, allowed = CASES[case]
-    found = findings(bnaudit, case.replace(",", " ").split()[0], *options)
+    found = findings(once, case.replace(",", " ").split()[0], *options)
     codes = {finding["code"] for finding in found}
     assert wanted <= codes
     assert codes <= wanted | allowed
@@ -57,9 +63,9 @@ def test_a_sample_model_has_the_right_codes_and_only_related_ones(bnaudit: Run, 
         assert [f for f in found if f["severity"] != "info"] == []
 
 
-def test_the_layer_that_causes_a_shift_of_the_data_is_the_first(bnaudit: Run) -> None:
+def test_the_layer_that_causes_a_shift_of_the_data_is_the_first(once: Run) -> None:
     brighter = ("--transform", f"{SAMPLES}/digits.py:brighter")
-    (found,) = (f for f in findings(bnaudit, "healthy", *brighter) if f["code"] == "BN103")
+    (found,) = (f for f in findings(once, "healthy", *brighter) if f["code"] == "BN103")
     assert found["evidence"]["causes"] == ["bn"]
 
 
@@ -76,10 +82,10 @@ def test_the_data_are_at_fault_where_the_training_data_fit(bnaudit: Run, folder:
     assert "BN108" not in found
 
 
-def test_the_command_of_a_finding_can_be_run_as_it_is(bnaudit: Run, folder: Any) -> None:
+def test_the_command_of_a_finding_can_be_run_as_it_is(bnaudit: Run, once: Run, folder: Any) -> None:
     import shlex
 
-    (found,) = (f for f in findings(bnaudit, "lagging_ema") if f["code"] == "BN101")
+    (found,) = (f for f in findings(once, "lagging_ema") if f["code"] == "BN101")
     program, *words = shlex.split(found["command"])
     assert program == "bnaudit"
     ran = bnaudit(*words, "--dry-run", "--json")

@@ -145,10 +145,11 @@ def test_the_results_are_the_documents_and_five_plots_in_two_formats(small_batch
 def test_a_plot_is_a_picture_of_something(small_batch: Process, name: str) -> None:
     with Image.open(small_batch.results / f"{name}.png") as image:
         assert min(image.size) > 500
-        pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
-    ink = (pixels != 255).any(1).mean()
-    assert 0.01 < ink < 0.6
-    assert len(np.unique(pixels, axis=0)) > 50
+        colours = image.convert("RGB").getcolors(maxcolors=2**24)
+        pixels = image.width * image.height
+    blank = next(count for count, colour in colours if colour == (255, 255, 255))
+    assert 0.01 < 1 - blank / pixels < 0.6
+    assert len(colours) > 50
     svg = ElementTree.parse(small_batch.results / f"{name}.svg").getroot()
     assert len(list(svg.iter("{http://www.w3.org/2000/svg}path"))) > 10
 
@@ -263,7 +264,7 @@ def test_a_long_model_shows_its_worst_layers_and_a_strip_of_all(folder: Path, bn
 def test_all_shows_every_layer_while_measuring(folder: Path, bnaudit: Run) -> None:
     ran = bnaudit(
         *("measure", "--model", "net.py:model", "--model-arg", "depth=30"),
-        *("--data", "npz:data.npz", "--no-plots", "--all"),
+        *("--data", "npz:data.npz", "--attribute", "none", "--no-plots", "--all"),
     )
     assert len(rows(ran.out)) == 30
 
@@ -533,7 +534,7 @@ def test_a_bug_ends_with_3_its_traceback_and_where_to_report_it(
 
 
 def test_a_wrong_request_exits_with_2_from_a_shell(tmp_path: Path) -> None:
-    ran = python_m_bnaudit(tmp_path, "measure", "none.pt", "--model", "torchvision:resnet18")
+    ran = python_m_bnaudit(tmp_path, "inspect", "none.pt")
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith("error: none.pt: no such file")
     assert not list(tmp_path.iterdir())

@@ -12,7 +12,7 @@ from torch import Tensor
 from workplace import Run, network
 
 State = dict[str, Tensor]
-MEASURED = ("--model", "net.py:model", "--data", "npz:data.npz", "--json")
+MEASURED = ("--model", "net.py:model", "--data", "npz:data.npz", "--attribute", "none", "--json")
 
 
 def sound() -> State:

@@ -159,11 +159,7 @@ def test_the_command_has_the_options_of_measure(bnaudit: Run) -> None:
         if name not in ("checkpoint", "samples", "output", "json"):
             assert parameter.opts == of_measure[name].opts
             assert parameter.help == of_measure[name].help
-    of_settings = {
-        p.name
-        for command in ("measure", "recalibrate", "inspect")
-        for p in commands[command].params
-    }
+    of_settings = {p.name for command in commands.values() for p in command.params}
     only_in_a_file = {"severity"}
     under_another_name = {"thresholds", "gate"}  # the options of the gate stand in a table
     assert set(Settings.model_fields) - only_in_a_file - under_another_name <= of_settings

@@ -16,10 +16,10 @@ Measure = Callable[..., Audit]
 
 
 @pytest.fixture
-def measured(bnaudit: Run) -> Measure:
+def measured(once: Run) -> Measure:
     def measure(name: str, *more: str) -> Audit:
         config = SAMPLES / "bnaudit.toml"
-        ran = bnaudit("measure", SAMPLES / f"{name}.pt", "--config", config, "--json", *more)
+        ran = once("measure", SAMPLES / f"{name}.pt", "--config", config, "--json", *more)
         assert ran.code == 0, ran.err
         return Audit.from_json(ran.out)
 
@@ -95,11 +95,11 @@ Recalibrated = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def recalibrated(bnaudit: Run) -> Recalibrated:
+def recalibrated(once: Run) -> Recalibrated:
     """Calibrated on one part of the digits, verified on the test images; nothing is written."""
 
     def recalibrate(name: str, split: str, camera: str = "transform") -> dict[str, Any]:
-        ran = bnaudit(
+        ran = once(
             *("recalibrate", SAMPLES / f"{name}.pt", "--config", SAMPLES / "bnaudit.toml"),
             *("--data-arg", f"split={split}", "--transform", f"{SAMPLES}/digits.py:{camera}"),
             *("--verify", f"npz:{SAMPLES}/digits.npz", "--verify-arg", "split=test"),
