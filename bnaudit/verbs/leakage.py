@@ -16,6 +16,7 @@ from bnaudit.errors import InputError
 from bnaudit.findings.policy import DEFAULT, Policy
 from bnaudit.results import ModelInfo
 from bnaudit.results.leakage import Leakage
+from bnaudit.targets.factories import load_factory
 from bnaudit.verbs.bars import Bar, no_bar
 from bnaudit.verbs.devices import device_of, usable_device
 from bnaudit.verbs.leakage_found import DRAWS, SAMPLES, Wanted, leakage_with
@@ -119,7 +120,10 @@ def _named(
     names: list[str] = []
     for one in given:
         name = one if isinstance(one, str) else getattr(one, "__name__", type(one).__name__)
-        if not isinstance(one, str):
+        if isinstance(one, str):
+            if ":" in one:
+                functions[one] = load_factory(one, option="by")
+        else:
             if name in functions:
                 raise InputError(
                     f"by has two functions called {name}: give them names of their own"

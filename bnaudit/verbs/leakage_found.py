@@ -117,12 +117,13 @@ def leakage_with(
     with conditions.entered(model):
         trial = try_out(model, layers, pool.batch(np.arange(min(pool.samples, 8))), conditions)
         dependence = depends_on_mates(subject, pool)
+        whole = reader.pass_batch_size or DEFAULT_SIZE
         # What normalises by the whole forward gets one mini-batch at a time.
-        forward_size = 1 if trial.dependence else reader.pass_batch_size or DEFAULT_SIZE
+        forward_size = 1 if trial.dependence else whole
         runs = _runs(groups, wanted.draws, sizes if adaptive(layers) else ())
         with progress("trying batches", runs * pool.samples, "samples") as advance:
-            runner = Runner(subject, pool, wanted.task, max(forward_size, 1), advance)
-            deployed = replace(runner, forward_size=max(forward_size, 8)).deployed()
+            runner = Runner(subject, pool, wanted.task, forward_size, advance)
+            deployed = replace(runner, forward_size=whole).deployed()
             found = _at_sizes(runner, deployed, groups, sizes, wanted.draws, conditions.seed)
         probed, said = _probed(runner, groups, sizes, wanted.draws, progress)
     result = Leakage(

@@ -10,6 +10,7 @@ import pytest
 import torch
 from digit_nets import digit_data, digits, grouped_by_class, in_random_order, trained
 from torch import nn
+from torch.utils.data import TensorDataset
 
 import bnaudit
 from bnaudit.engine.batches import default_forward
@@ -108,6 +109,28 @@ def test_layers_that_carry_their_mates_are_named_by_a_probe() -> None:
         # In batches of one class the moments tell it in every model.
         assert probed.layers[-1].moments.after > 0.9
         assert probed.layers[-1].moments.before == pytest.approx(0.12, abs=0.04)
+
+
+def test_domains_that_do_better_apart_are_no_leak_for_certain() -> None:
+    """Every second image is brighter: batches of one brightness suit a sound model better."""
+    images, labels = digits("train")
+    bright = torch.arange(len(labels)) % 2 == 0
+    moved = torch.where(bright[:, None, None, None], 0.3 * images + 0.7, images)
+
+    def brightness(batch: list[torch.Tensor]) -> list[bool]:
+        return (batch[0].amin((1, 2, 3)) > 0.5).tolist()
+
+    data = TensorDataset(moved, labels)
+    found = bnaudit.leakage(
+        trained(in_random_order), data, values=[32], draws=3, samples=640, by=brightness
+    )
+    grouped = found.sizes[0].arrangement("brightness")
+    assert grouped is not None
+    assert grouped.accuracy is not None
+    assert grouped.accuracy.low is not None
+    assert grouped.accuracy.low > 0
+    assert [(finding.code, finding.severity) for finding in found.findings] == [("BN320", "info")]
+    assert "bnaudit domains" in found.findings[0].remedy
 
 
 def test_a_result_comes_back_from_its_document() -> None:

@@ -11,6 +11,9 @@ from bnaudit.results.leakage import Arrangement, Dependence, Leakage, SizeLeakag
 
 LEVEL = 0.05
 
+MOSTLY = 0.5
+"""The share of a batch that one class has to have for it to be a batch of that class."""
+
 GAIN = Threshold(
     "accuracy",
     0.01,
@@ -38,7 +41,7 @@ GAIN = Threshold(
     "mates, fails (Wu 2021, section 6). Recalibration mends a part of it at most, for the weights "
     "were trained to look at the batch. "
     "Batches of one source may also do better because their domain has other statistics: that is "
-    "no leak, and `bnaudit domains` measures it.",
+    "no leak, `bnaudit domains` measures it, and the finding is an info then.",
     remedy="Train anew with batches that are shuffled over all classes and sources (and over "
     "ranks, or SyncBatchNorm, where each rank normalises by itself); recalibration alone mends a "
     "part at most.",
@@ -84,7 +87,7 @@ def exploits_batch_mates(found: Leakage, limits: Limits) -> Iterator[Found]:
     deployed = found.deployed.accuracy
     if deployed is not None:
         parts.append(f"at inference, without mates, {_percent(deployed.value)} are right")
-    only_source = not strange and all(one.by == "source" for _, one in gains)
+    may_be_domains = not strange and not any(_of_one_class(one) for _, one in gains)
     yield Found(
         "; ".join(parts) + ".",
         (),
@@ -92,10 +95,10 @@ def exploits_batch_mates(found: Leakage, limits: Limits) -> Iterator[Found]:
             "gains": {f"{one.by}, {size.size}": _gain(one) for size, one in gains},
             "mates": {str(size.size): one.mates.difference for size, one in strange},
         },
-        severity="info" if only_source else None,
-        remedy="Find out whether the sources differ in their statistics (bnaudit domains), or the "
-        "model was trained on batches of one source: those are to be shuffled."
-        if only_source
+        severity="info" if may_be_domains else None,
+        remedy="Find out whether the groups differ in their statistics (bnaudit domains), or the "
+        "model was trained on batches of one group: those are to be shuffled."
+        if may_be_domains
         else None,
     )
 
@@ -247,6 +250,11 @@ def _significant(found: Leakage) -> list[tuple[SizeLeakage, Arrangement]]:
     ]
     differ = holm([one.p_value or 0.0 for _, one in pairs], LEVEL)
     return [pair for pair, differs in zip(pairs, differ, strict=True) if differs]
+
+
+def _of_one_class(one: Arrangement) -> bool:
+    """Whether these batches are grouped by class, or are mostly of one in their order."""
+    return one.by == "class" or (one.by == "order" and (one.purity or 0.0) >= MOSTLY)
 
 
 def _gain(one: Arrangement) -> float:
