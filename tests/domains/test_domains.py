@@ -30,10 +30,16 @@ from bnaudit.verbs.recalibrate import recalibrate
 VIEWS = {"plain": lambda x: x, "bright": bright, "hazy": hazy}
 
 
+def few() -> tuple[torch.Tensor, torch.Tensor]:
+    """What the statistics are computed on: a multiple of the batch size, and not too many."""
+    images, labels = digits("test")
+    return images[:192], labels[:192]
+
+
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Domains, Path]:
     """Three views of the digits: calibrated on the test images, verified on the verify images."""
-    images, labels = digits("test")
+    images, labels = few()
     others, other_labels = digits("verify")
     path = tmp_path_factory.mktemp("domains") / "bank.safetensors"
     made = domains(
@@ -49,7 +55,7 @@ def test_each_cell_is_what_a_model_with_these_statistics_does_on_these_data(
     compared: tuple[Domains, Path],
 ) -> None:
     result, _ = compared
-    images, labels = digits("test")
+    images, labels = few()
     others, other_labels = digits("verify")
     for whose, view in VIEWS.items():
         model = digits_net()
@@ -73,7 +79,7 @@ def test_the_pooled_statistics_are_those_of_all_domains_in_one_data_set(
     compared: tuple[Domains, Path],
 ) -> None:
     _, path = compared
-    images, labels = digits("test")
+    images, labels = few()
     model = digits_net()
     everything = torch.cat([view(images) for view in VIEWS.values()])
     recalibrate(model, as_data(everything, labels.repeat(3)), method="sequential")

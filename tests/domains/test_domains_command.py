@@ -36,7 +36,8 @@ def test_the_digits_are_compared_and_everything_is_written(
     command: Command, tmp_path: Path
 ) -> None:
     bank, folder = tmp_path / "bank.safetensors", tmp_path / "by-domain"
-    ran = command(*asked("--bank", bank, "--write-checkpoints", folder, "-o", "out"))
+    fewer = ("--samples", "160", "--verify-samples", "200")
+    ran = command(*asked("--bank", bank, "--write-checkpoints", folder, "-o", "out", *fewer))
     assert ran.code == 0, ran.err
     assert ran.out.startswith("Statistics of their own pay")
     assert "BN311" in ran.out
@@ -72,7 +73,7 @@ def _check_checkpoints(folder: Path) -> None:
 def test_the_command_of_a_finding_runs_and_nothing_is_replaced_unasked(
     command: Command, tmp_path: Path
 ) -> None:
-    ran = command(*asked("--json", "--samples", "120", names=("plain", "hazy")))
+    ran = command(*asked("--json", "--samples", "120", "--verify-samples", "120", names=("plain", "hazy")))
     assert ran.code == 0, ran.err
     document = json.loads(ran.out)
     assert document["schema"] == 1
