@@ -1,0 +1,85 @@
+"""Runs claims over seeds, in several processes, and keeps each seed's figures in a file."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter
+
+from reproduce.catalogue import CLAIMS
+from reproduce.claim import Claim
+from reproduce.zoo import Zoo
+
+
+@dataclass(frozen=True)
+class SeedRun:
+    """One seed of one claim: its figures, and the processor time that they took (seconds).
+
+    A network that several claims use counts for the first of them.
+    """
+
+    claim: str
+    seed: int
+    seconds: float
+    figures: Any
+
+
+def run_all(
+    claims: Sequence[Claim], seeds: int | None, first_seed: int, jobs: int, folder: Path
+) -> Iterator[SeedRun]:
+    """Run what `folder` does not hold yet, one seed a task, and yield what is done.
+
+    `seeds` None: as many as each claim asks for.
+    """
+    tasks: dict[int, list[str]] = {}
+    for claim in claims:
+        for seed in range(first_seed, first_seed + (seeds or claim.seeds)):
+            if not _file(folder, claim.key, seed).exists():
+                tasks.setdefault(seed, []).append(claim.key)
+    with ProcessPoolExecutor(
+        jobs, mp_context=get_context("spawn"), initializer=partial(torch.set_num_threads, 1)
+    ) as pool:
+        done = [pool.submit(run_seed, seed, keys, folder) for seed, keys in sorted(tasks.items())]
+        for future in as_completed(done):
+            yield from future.result()
+
+
+def run_seed(seed: int, keys: Iterable[str], folder: Path) -> list[SeedRun]:
+    """Run these claims for one seed and write the figures of each as soon as it is done."""
+    zoo, runs = Zoo(seed), []
+    for key in keys:
+        began = time.process_time()
+        figures = CLAIMS[key].run(zoo)
+        run = SeedRun(key, seed, time.process_time() - began, figures)
+        path = _file(folder, key, seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asdict(run)))
+        print(f"seed {seed}, claim {key}: {run.seconds:.0f} s", flush=True)
+        runs.append(run)
+    return runs
+
+
+def saved(claim: Claim, seeds: int | None, first_seed: int, folder: Path) -> list[SeedRun]:
+    """What the folder holds of a claim, by seed; none beyond the seeds that are asked for."""
+    wanted = range(first_seed, first_seed + (seeds or claim.seeds))
+    files = [_file(folder, claim.key, seed) for seed in wanted]
+    return [_read(claim, file) for file in files if file.exists()]
+
+
+def _read(claim: Claim, file: Path) -> SeedRun:
+    kept = SeedRun(**json.loads(file.read_text()))
+    figures = TypeAdapter(claim.figures).validate_python(kept.figures)
+    return SeedRun(kept.claim, kept.seed, kept.seconds, figures)
+
+
+def _file(folder: Path, key: str, seed: int) -> Path:
+    return folder / key / f"seed-{seed}.json"
