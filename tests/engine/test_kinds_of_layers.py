@@ -11,10 +11,10 @@ import pytest
 import timm.layers
 import torch
 import torchvision
+from alone import measure_alone
 from small_nets import around, dataset, filled, images, shift_of
 from torch import Tensor, nn
 
-import bnaudit
 from bnaudit.engine.layers import find_layers
 from bnaudit.errors import ModelError, NonFiniteError
 from bnaudit.results import LayerAudit
@@ -82,7 +82,7 @@ class CalledBy(nn.Module):
 
 
 def audited(model: nn.Module, name: str = "1", n: int = 64) -> LayerAudit:
-    return bnaudit.measure(model, dataset(n)).layer(name)
+    return measure_alone(model, dataset(n)).layer(name)
 
 
 def assert_figures(found: LayerAudit, model: nn.Module, layer: nn.Module, eps: float) -> None:
@@ -136,15 +136,13 @@ def test_vectors_sequences_and_volumes_are_measured(
     layer: nn.Module, shape: tuple[int, ...]
 ) -> None:
     model, x = nn.Sequential(filled(layer)), torch.randn(shape).exp()
-    found = bnaudit.measure(model, list(x.split(8))).layer("0")
+    found = measure_alone(model, list(x.split(8))).layer("0")
     assert found.total_shift is not None
     assert found.total_shift.plain == pytest.approx(shift_of(x, layer, 1e-5), rel=1e-5)
 
 
 def test_frozen_layers_keep_their_statistics_in_the_mini_batch_condition() -> None:
-    network = bnaudit.measure(
-        around(filled(torchvision.ops.FrozenBatchNorm2d(6))), dataset()
-    ).network
+    network = measure_alone(around(filled(torchvision.ops.FrozenBatchNorm2d(6))), dataset()).network
     assert network is not None
     assert not network.kl
 
@@ -210,7 +208,7 @@ class Idle(Custom):
 def test_a_layer_that_computes_something_else_is_unverified_and_has_no_figures(
     kind: type[Custom],
 ) -> None:
-    audit = bnaudit.measure(around(filled(kind(6))), dataset())
+    audit = measure_alone(around(filled(kind(6))), dataset())
     layer = audit.layer("1")
     assert layer.status == "unverified"
     assert layer.note is not None
@@ -222,7 +220,7 @@ def test_a_layer_that_computes_something_else_is_unverified_and_has_no_figures(
 
 def test_the_gamma_of_a_custom_layer_is_what_it_multiplies_by() -> None:
     layer = filled(Custom(6, factor=1.5))
-    audit = bnaudit.measure(around(layer), dataset())
+    audit = measure_alone(around(layer), dataset())
     assert audit.channels is not None
     assert audit.channels.layer("1")["gamma"] == pytest.approx(
         1.5 * layer.weight.detach().numpy(), rel=1e-4
@@ -248,7 +246,7 @@ def test_a_custom_layer_is_verified_by_a_single_row() -> None:
             return y * self.weight + self.bias
 
     model, x = nn.Sequential(filled(OfVectors(5))), torch.randn(40, 5).exp()
-    assert bnaudit.measure(model, list(x.split(1))).layer("0").status == "audited"
+    assert measure_alone(model, list(x.split(1))).layer("0").status == "audited"
 
 
 def test_a_subclass_with_an_activation_inside_is_measured_without_being_verified() -> None:
@@ -330,7 +328,7 @@ def test_a_layer_called_twice_pools_its_calls_and_tells_of_each() -> None:
 
 def test_a_layer_under_two_names_appears_once_with_its_alias() -> None:
     layer = filled(nn.BatchNorm2d(6))
-    audit = bnaudit.measure(around(nn.Sequential(layer, layer)), dataset())
+    audit = measure_alone(around(nn.Sequential(layer, layer)), dataset())
     assert [item.name for item in audit.layers] == ["1.0"]
     assert audit.layers[0].aliases == ("1.1",)
     assert audit.layer("1.1").calls_per_forward == 2
@@ -377,7 +375,7 @@ def test_rows_need_not_be_samples() -> None:
             return self.bn(x.flatten(0, 1)).unflatten(0, x.shape[:2]).mean((1, 3, 4))
 
     x = images(120).unflatten(0, (40, 3))
-    audit = bnaudit.measure(Frames(), list(x.split(8)))
+    audit = measure_alone(Frames(), list(x.split(8)))
     layer = audit.layer("bn")
     assert layer.total_shift is not None
     assert layer.total_shift.plain == pytest.approx(
@@ -398,7 +396,7 @@ def test_fewer_rows_than_samples_are_measured_too() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.bn(x.mean((2, 3)).unflatten(0, (-1, 4)).mean(1))
 
-    found = bnaudit.measure(Pooled(), list(images(64).split(16))).layer("bn")
+    found = measure_alone(Pooled(), list(images(64).split(16))).layer("bn")
     x = images(64).mean((2, 3)).unflatten(0, (-1, 4)).mean(1)
     assert found.total_shift is not None
     assert found.total_shift.plain == pytest.approx(shift_of(x, layer, 1e-5), rel=1e-5)
@@ -406,13 +404,13 @@ def test_fewer_rows_than_samples_are_measured_too() -> None:
 
 def test_a_lazy_layer_that_has_seen_nothing_is_refused() -> None:
     with pytest.raises(ModelError, match=r"layer 1 .*LazyBatchNorm2d"):
-        bnaudit.measure(around(nn.LazyBatchNorm2d()), dataset())
+        measure_alone(around(nn.LazyBatchNorm2d()), dataset())
 
 
 def test_a_lazy_layer_that_is_no_batchnorm_is_refused_and_stays_lazy() -> None:
     model = nn.Sequential(nn.LazyConv2d(6, 3), nn.BatchNorm2d(6), nn.Flatten(), nn.LazyLinear(4))
     with pytest.raises(ModelError, match="Lazy"):
-        bnaudit.measure(model, dataset())
+        measure_alone(model, dataset())
     assert type(model[0]) is nn.LazyConv2d
 
 
@@ -423,7 +421,7 @@ def test_a_materialised_lazy_layer_is_measured() -> None:
 
 
 def test_a_model_without_batchnorm_is_nothing_to_audit() -> None:
-    audit = bnaudit.measure(around(nn.GroupNorm(2, 6)), dataset())
+    audit = measure_alone(around(nn.GroupNorm(2, 6)), dataset())
     assert audit.verdict is not None
     assert audit.verdict.level == "nothing-to-audit"
     assert audit.layers == ()
@@ -432,7 +430,7 @@ def test_a_model_without_batchnorm_is_nothing_to_audit() -> None:
 def test_a_model_whose_batchnorm_is_never_reached_is_an_error() -> None:
     model = around(CalledBy(nn.BatchNorm2d(6), lambda bn, x: x))
     with pytest.raises(ModelError, match=r"1\.layer"):
-        bnaudit.measure(model, dataset())
+        measure_alone(model, dataset())
 
 
 def test_activations_that_are_not_finite_name_the_first_layer_and_the_batch() -> None:
@@ -440,7 +438,7 @@ def test_activations_that_are_not_finite_name_the_first_layer_and_the_batch() ->
     x = images(96)
     x[70, 1, 2, 3] = float("nan")
     with pytest.raises(NonFiniteError) as caught:
-        bnaudit.measure(around(layers), list(x.split(32)))
+        measure_alone(around(layers), list(x.split(32)))
     assert (caught.value.layer, caught.value.batch) == ("1.0", 2)
 
 
@@ -449,7 +447,7 @@ def test_a_layer_that_makes_infinities_is_not_blamed_on_the_layer_before_it() ->
         nn.BatchNorm2d(6), CalledBy(nn.Identity(), lambda _, x: x / 0), nn.BatchNorm2d(6)
     )
     with pytest.raises(NonFiniteError) as caught:
-        bnaudit.measure(around(layers), dataset())
+        measure_alone(around(layers), dataset())
     assert (caught.value.layer, caught.value.batch) == ("1.2", 0)
 
 
@@ -457,7 +455,7 @@ def test_a_layer_that_makes_infinities_is_not_blamed_on_the_layer_before_it() ->
 def test_models_of_other_precisions_are_measured(dtype: torch.dtype) -> None:
     layer = filled(nn.BatchNorm2d(6))
     model = around(layer).to(dtype)
-    audit = bnaudit.measure(model, [images().to(dtype)])
+    audit = measure_alone(model, [images().to(dtype)])
     found = audit.layer("1")
     name = str(dtype).removeprefix("torch.")
     assert (audit.dtype, found.dtype) == (name, name)
@@ -476,7 +474,7 @@ def test_gradients_switched_on_inside_a_model_do_no_harm() -> None:
             with torch.set_grad_enabled(self.on):
                 return self.net(x)
 
-    plain, switched = (bnaudit.measure(Switching(on), dataset()) for on in (False, True))
+    plain, switched = (measure_alone(Switching(on), dataset()) for on in (False, True))
     assert switched.to_json() == plain.to_json()
 
 
@@ -492,7 +490,7 @@ def test_inference_mode_in_a_part_of_a_model_does_no_harm() -> None:
                 x = self.net(x)
             return self.bn(x.clone())
 
-    plain, switched = (bnaudit.measure(Switching(on), dataset()) for on in (False, True))
+    plain, switched = (measure_alone(Switching(on), dataset()) for on in (False, True))
     assert switched.to_json() == plain.to_json()
 
 
@@ -506,8 +504,8 @@ def test_a_forward_in_another_thread_is_measured() -> None:
             with ThreadPoolExecutor(1) as pool:
                 return pool.submit(self.net, x).result()
 
-    threaded = bnaudit.measure(Threaded(), dataset())
-    plain = bnaudit.measure(Threaded().net, dataset())
+    threaded = measure_alone(Threaded(), dataset())
+    plain = measure_alone(Threaded().net, dataset())
     assert threaded.layers[0].total_shift == plain.layers[0].total_shift
     assert threaded.network == plain.network
 
@@ -522,6 +520,6 @@ def test_layers_are_found_in_registration_order_each_once() -> None:
 
 
 def test_a_model_that_is_one_layer_is_named_after_its_class() -> None:
-    audit: Any = bnaudit.measure(filled(nn.BatchNorm2d(3)), [images()])
+    audit: Any = measure_alone(filled(nn.BatchNorm2d(3)), [images()])
     assert [layer.name for layer in audit.layers] == ["BatchNorm2d"]
     assert audit.layers[0].status == "audited"

@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from alone import recalibrate_alone
 from population_oracle import (
     as_one_batch,
     by_repeated_updates,
@@ -100,7 +101,7 @@ class Sentinel:
 @pytest.fixture(autouse=True, scope="module")
 def _everything_is_imported() -> None:
     """Some libraries add to the warnings filters when they are first used."""
-    bnaudit.recalibrate(net("plain"), images(8).split(4))
+    recalibrate_alone(net("plain"), images(8).split(4))
 
 
 @pytest.fixture(autouse=True)
@@ -162,7 +163,7 @@ def build(middle: Middle | None = None, kind: type[Net] | None = None) -> Net:
 def reverted(model: nn.Module, data: Any, **options: Any) -> Any:
     """The recalibration of a model that is as before afterwards, bit for bit."""
     before = model_state(model)
-    result = bnaudit.recalibrate(model, data, **options)
+    result = recalibrate_alone(model, data, **options)
     result.revert()
     after = model_state(model)
     assert [key for key in before if before[key] != after.get(key)] == []
@@ -174,7 +175,7 @@ def fails(error: type[BaseException], model: nn.Module, data: Any, **options: An
     """The error of a recalibration that leaves the model as before, bit for bit."""
     before = model_state(model)
     with pytest.raises(error) as raised:
-        bnaudit.recalibrate(model, data, **options)
+        recalibrate_alone(model, data, **options)
     after = model_state(model)
     assert [key for key in before if before[key] != after.get(key)] == []
     assert before.keys() == after.keys()

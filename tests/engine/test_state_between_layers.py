@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from alone import recalibrate_alone
 from population_oracle import conv, images, largest_difference, spoilt
 from torch import Tensor, nn
-
-import bnaudit
 
 ROUNDING = 3e-6
 
@@ -52,14 +51,14 @@ MIDDLES: dict[str, Any] = {
 @pytest.mark.parametrize("middle", MIDDLES.values(), ids=MIDDLES.keys())
 def test_a_model_with_state_between_its_layers_is_done_again_layer_by_layer(middle: Any) -> None:
     x, said = images(32), []
-    result = bnaudit.recalibrate(build(middle()), x.split(8), say=said.append)
+    result = recalibrate_alone(build(middle()), x.split(8), say=said.append)
     assert (result.report.asked, result.report.method) == ("exact", "sequential")
     note = result.report.notes[-1]
     assert "keeps state of its own" in note
     assert "layer by layer instead" in note
     assert note in said
     assert result.report.residual < 1e-6
-    expected = bnaudit.recalibrate(build(middle()), x.split(8), method="sequential")
+    expected = recalibrate_alone(build(middle()), x.split(8), method="sequential")
     assert largest_difference(result.statistics, expected.statistics) < ROUNDING
 
 
@@ -72,7 +71,7 @@ def test_batch_dependence_without_state_stays_exact() -> None:
 
     torch.manual_seed(0)
     model = spoilt(Stateless(nn.BatchNorm2d(4, track_running_stats=False)))
-    report = bnaudit.recalibrate(model, images(32).split(8)).report
+    report = recalibrate_alone(model, images(32).split(8)).report
     assert report.method == "exact"
     assert "without running statistics" in " ".join(report.batch_dependence)
     assert report.residual < 1e-6
@@ -88,6 +87,6 @@ def test_what_depends_on_chance_is_not_done_again() -> None:
     model = spoilt(
         Stochastic(conv(3, 4), nn.BatchNorm2d(4), AlwaysDropping(), conv(4, 4), nn.BatchNorm2d(4))
     )
-    report = bnaudit.recalibrate(model, images(32).split(8)).report
+    report = recalibrate_alone(model, images(32).split(8)).report
     assert report.method == "exact"
     assert "stochastic" in " ".join(report.batch_dependence)

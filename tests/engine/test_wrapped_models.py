@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from alone import measure_alone
 from small_nets import around, dataset, filled, images
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-import bnaudit
 from bnaudit.engine.wrappers import unwrap
 from bnaudit.errors import ModelError
 
@@ -58,8 +58,8 @@ WRAPPERS: dict[str, Callable[[nn.Module], nn.Module]] = {
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_a_wrapped_model_gives_the_audit_of_the_model_inside(wrapper: str) -> None:
-    plain = bnaudit.measure(net(), dataset())
-    wrapped = bnaudit.measure(WRAPPERS[wrapper](net()), dataset())
+    plain = measure_alone(net(), dataset())
+    wrapped = measure_alone(WRAPPERS[wrapper](net()), dataset())
     assert [layer.name for layer in wrapped.layers] == ["1.0", "1.2"]
     assert wrapped.layers == plain.layers
     assert wrapped.network == plain.network
@@ -70,15 +70,15 @@ def test_a_wrapped_model_still_works_after_it_was_measured(wrapper: str) -> None
     model = WRAPPERS[wrapper](copy.deepcopy(net())).eval()
     with torch.no_grad():
         before = model(images(8))
-        bnaudit.measure(model, dataset())
+        measure_alone(model, dataset())
         assert torch.equal(model(images(8)), before)
 
 
 def test_data_parallel_parts_of_a_model_are_measured() -> None:
     model = net()
     model[1] = nn.DataParallel(model[1])
-    found = bnaudit.measure(model, dataset())
-    plain = bnaudit.measure(net(), dataset())
+    found = measure_alone(model, dataset())
+    plain = measure_alone(net(), dataset())
     assert [layer.name for layer in found.layers] == ["1.module.0", "1.module.2"]
     assert [layer.total_shift for layer in found.layers] == [x.total_shift for x in plain.layers]
 
@@ -91,24 +91,24 @@ def test_torchscript_is_refused_by_name() -> None:
     part[1] = getattr(traced, "1")
     for refused in (traced, torch.jit.script(model), part):
         with pytest.raises(ModelError, match="TorchScript"):
-            bnaudit.measure(refused, dataset())
+            measure_alone(refused, dataset())
 
 
 def test_an_exported_program_is_refused_by_name() -> None:
     program = torch.export.export(net().eval(), (images(32),))
     with pytest.raises(ModelError, match="ExportedProgram"):
-        bnaudit.measure(program, dataset(32))  # type: ignore[arg-type]
+        measure_alone(program, dataset(32))  # type: ignore[arg-type]
 
 
 def test_the_module_of_an_exported_program_is_refused_by_name() -> None:
     module = torch.export.export(net().eval(), (images(32),)).module()
     with pytest.raises(ModelError, match="exported"):
-        bnaudit.measure(module, dataset(32))
+        measure_alone(module, dataset(32))
 
 
 def test_a_traced_fx_graph_is_measured() -> None:
-    plain = bnaudit.measure(net(), dataset())
-    traced = bnaudit.measure(torch.fx.symbolic_trace(net()), dataset())
+    plain = measure_alone(net(), dataset())
+    traced = measure_alone(torch.fx.symbolic_trace(net()), dataset())
     assert traced.layers == plain.layers
 
 
@@ -119,4 +119,4 @@ def test_what_is_no_module_is_refused() -> None:
 
 def test_measure_takes_what_is_no_module_with_a_clear_error() -> None:
     with pytest.raises(ModelError, match=r"torch\.nn\.Module, got function"):
-        bnaudit.measure(lambda x: x, dataset())  # type: ignore[arg-type]
+        measure_alone(lambda x: x, dataset())  # type: ignore[arg-type]
