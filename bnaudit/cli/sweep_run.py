@@ -18,7 +18,7 @@ NO_SETTINGS = ("config", "json")
 def run_sweep(
     kind: Kind, given: dict[str, Any], values: str | None, draws: int | None = None
 ) -> None:
-    """Run the sweep of this kind with the options as given; `values` as text, `draws` of samples."""
+    """Run the sweep of this kind with the options as given, `values` as text."""
     from bnaudit.cli import screen
     from bnaudit.cli.settings import settings_from
 
