@@ -92,6 +92,15 @@ def test_inductor_compiles_the_layers():
         same(outcome(other, compiled, X), outcome(layer, layer, X), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
+def test_the_layers_are_exported_for_inference_at_any_batch_size():
+    for _, layer in layers():
+        layer.eval()
+        size = torch.export.Dim("n", min=2)
+        program = torch.export.export(layer, (X,), dynamic_shapes=({0: size},))
+        torch.testing.assert_close(program.module()(X[:3]), layer(X[:3]))
+
+
 def test_channels_last_gives_the_same_and_stays_channels_last():
     for name, layer in layers():
         other = copy.deepcopy(layer)
