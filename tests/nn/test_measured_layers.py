@@ -11,6 +11,9 @@ from torch.utils.data import TensorDataset
 
 import bnaudit
 from bnaudit import nn as bnn
+from bnaudit.engine.layers import find_layers
+from bnaudit.engine.segments import GhostBatches, WeighedExamples
+from bnaudit.engine.state import intercepted
 
 NORMS = ("1", "4")
 
@@ -126,3 +129,25 @@ def test_batch_group_norm_without_statistics_depends_on_the_batch_unless_it_is_g
     assert {one.status for one in audit.layers} == {"batch-dependent"}
     group_norm = network(lambda: bnn.BatchGroupNorm2d(6, 3, 1, track_running_stats=False))
     assert bnaudit.measure(group_norm, data()).layers == ()
+
+
+def intercepted_output(model: nn.Module, handler, x: torch.Tensor) -> torch.Tensor:
+    """The model's output in eval() with the engine's handler at every layer."""
+    model.eval()
+    handler.start(len(x))
+    with torch.no_grad(), intercepted(find_layers(model), handler):
+        return model(x)
+
+
+def test_what_the_sweeps_try_is_what_the_converted_model_does():
+    x = data(32).tensors[0]
+    plain = network(lambda: nn.BatchNorm2d(6))
+    weighing = bnn.convert(copy.deepcopy(plain), "example-weighing", alpha=0.3).model.eval()
+    tried = intercepted_output(plain, WeighedExamples(0.3), x)
+    torch.testing.assert_close(tried, weighing(x).detach(), rtol=1e-4, atol=1e-5)
+    ghost = bnn.convert(copy.deepcopy(plain), "ghost", ghost_size=4).model.train()
+    tried = intercepted_output(plain, GhostBatches(4), x)
+    torch.testing.assert_close(tried, ghost(x).detach(), rtol=1e-4, atol=1e-5)
+    grouped = network(lambda: bnn.BatchGroupNorm2d(6, 3, 4))
+    tried = intercepted_output(copy.deepcopy(grouped), GhostBatches(4), x)
+    torch.testing.assert_close(tried, grouped.train()(x).detach(), rtol=1e-4, atol=1e-5)
