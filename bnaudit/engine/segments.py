@@ -79,8 +79,8 @@ class WeighedExamples:
             self.kept.add(layer.name)
             return forward(x)
         mean, var = segment_moments(values, self._samples)
-        running = (t.detach().to(mean.dtype) for t in layer.estimated)
-        return normalised(layer, forward, x, *example_weighed(mean, var, *running, self.alpha))
+        m, v = (t.detach().to(mean.dtype) for t in layer.estimated)
+        return normalised(layer, forward, x, *example_weighed(mean, var, m, v, self.alpha))
 
 
 def segment_moments(values: Tensor, segments: int) -> tuple[Tensor, Tensor]:
