@@ -114,7 +114,7 @@ def about(result: Domains) -> RenderableType:
         )
         if info.transform and len(transforms) > 1:
             said += f", transform {info.transform}"
-        grid.add_row(Text(one.name), Text(printable(said)))
+        grid.add_row(Text(_cut(one.name)), Text(printable(said)))
     if len(transforms) == 1 and (transform := next(iter(transforms))):
         grid.add_row("transform", Text(transform))
     floors = [one.noise_floor for one in result.domains if one.noise_floor is not None]

@@ -73,11 +73,17 @@ def _heat(axes: Axes, result: Domains, measure: Measure) -> None:
             for whose in result.statistics
         ]
     )
-    # Dark is bad in every map, whichever way the figure goes.
-    axes.imshow(values, aspect="auto", cmap="cividis" if measure.more else "cividis_r")
+    # Dark is bad in every map, whichever way the figure goes; where all are alike, nothing is.
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    if low == high:
+        low, high = (low - 1, high) if measure.more else (low, high + 1)
+    colours = "cividis" if measure.more else "cividis_r"
+    axes.imshow(values, aspect="auto", cmap=colours, vmin=low, vmax=high)
     axes.set_xticks(range(len(result.names)), [_cut(name) for name in result.names])
     if len(result.names) > 3 or any(len(name) > 8 for name in result.names):
         axes.tick_params(axis="x", rotation=45)
+        for label in axes.get_xticklabels():
+            label.set(ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(result.statistics)), [_cut(one) for one in result.statistics])
     axes.set_xlabel("data (outlined: under its own statistics)")
     axes.set_ylabel("statistics")
@@ -85,7 +91,7 @@ def _heat(axes: Axes, result: Domains, measure: Measure) -> None:
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     if max(values.shape) <= MOST_WRITTEN:
-        _write(axes, values, measure)
+        _write(axes, values, measure, low, high)
     for row, whose in enumerate(result.statistics):
         if whose in result.names:
             column = result.names.index(whose)
@@ -96,12 +102,11 @@ def _heat(axes: Axes, result: Domains, measure: Measure) -> None:
             )
 
 
-def _write(axes: Axes, values: np.ndarray, measure: Measure) -> None:
+def _write(axes: Axes, values: np.ndarray, measure: Measure, low: float, high: float) -> None:
     """The figure in each cell, light on dark and dark on light."""
-    low, high = np.nanmin(values), np.nanmax(values)
     for (row, column), value in np.ndenumerate(values):
-        light = 0.5 if high == low else (value - low) / (high - low)
-        light = light if measure.more else 1 - light
+        share = (value - low) / (high - low)
+        light = share if measure.more else 1 - share
         axes.text(
             column,
             row,

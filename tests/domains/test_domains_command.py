@@ -73,7 +73,9 @@ def _check_checkpoints(folder: Path) -> None:
 def test_the_command_of_a_finding_runs_and_nothing_is_replaced_unasked(
     command: Command, tmp_path: Path
 ) -> None:
-    ran = command(*asked("--json", "--samples", "120", "--verify-samples", "120", names=("plain", "hazy")))
+    ran = command(
+        *asked("--json", "--samples", "120", "--verify-samples", "120", names=("plain", "hazy"))
+    )
     assert ran.code == 0, ran.err
     document = json.loads(ran.out)
     assert document["schema"] == 1
