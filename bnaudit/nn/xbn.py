@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnaudit.nn.conversion import Conversion, Replaced
 from bnaudit.nn.xbn_blocks import Part, Place, Position, places_of
-from bnaudit.nn.xbn_norms import batch_free
+from bnaudit.nn.xbn_norms import batch_free, check_replaceable
 from bnaudit.nn.xbn_outline import outlines
 
 Norm = Literal["group", "layer", "instance"]
@@ -34,9 +34,9 @@ def convert_xbn(
     """Replace one BatchNorm layer of each residual block by a batch-free norm, in place.
 
     The model has to be trained, or trained on, afterwards: a norm without a batch computes
-    something else. γ, β (the same parameters, so an optimiser keeps them), eps, device, dtype and
-    training mode are carried over; the running statistics of the replaced layers are dropped. All
-    other layers stay the same objects.
+    something else. γ, β (the same parameters, so an optimiser keeps them), eps, device, dtype,
+    hooks and training mode are carried over; the running statistics of the replaced layers are
+    dropped. All other layers stay the same objects.
 
     The blocks are found by structure (`torch.fx`; where a module cannot be traced, its children in
     the order of registration), not by names:
@@ -56,8 +56,9 @@ def convert_xbn(
     concatenate their branches, or the largest number below that divides the channels.
 
     Raises ValueError where the model has no such block, where `groups` does not divide the
-    channels of a layer, or an option is not among its choices; TypeError where a layer of another
-    class than PyTorch's does more than BatchNorm and its submodules. The model is unchanged then.
+    channels of a layer, or an option is not among its choices; TypeError for a layer that cannot be
+    replaced (a subclass whose forward does more than BatchNorm and its submodules, a lazy or
+    parametrised layer). The model is unchanged then.
     """
     _check(norm, groups, position)
     if not any(isinstance(module, _BatchNorm) for module in model.modules()):
@@ -81,8 +82,9 @@ def convert_xbn(
         if (place.part == "stem" and not stem) or before in replacements:
             continue
         assert isinstance(before, _BatchNorm)
+        check_replaceable(before, place.module)
         count = _groups(norm, groups, place, before.num_features)
-        replacements[before] = batch_free(before, count, place.module)
+        replacements[before] = batch_free(before, count)
         names[before] = place.module
     return _replace(model, replacements, names)
 

@@ -2,86 +2,56 @@
 
 from __future__ import annotations
 
-import copy
-
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.utils import parametrize
+
+from bnaudit.nn.parts import NormThenParts, is_norm_then_parts
 
 
-class GroupNormThen(nn.GroupNorm):
-    """GroupNorm, then the submodules in order: for a BatchNorm layer that contains an activation.
+class GroupNormThen(NormThenParts, nn.GroupNorm):
+    """GroupNorm, then its submodules in order: for a BatchNorm layer that contains an activation.
 
-    The submodules keep their names. Shapes: (N, C, ...) -> what they make of (N, C, ...).
+    Shapes: (N, C, …) -> what the submodules make of (N, C, …).
     """
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as nn.GroupNorm names it
-        """Normalise each example by groups of its channels, then run the submodules."""
-        output = super().forward(input)
-        for part in self.children():
-            output = part(output)
-        return output
+    def normalised(self, input: Tensor) -> Tensor:  # noqa: A002 - PyTorch's own name
+        """Each example normalised by groups of its channels."""
+        return nn.GroupNorm.forward(self, input)
 
 
-def batch_free(layer: _BatchNorm, groups: int, name: str) -> nn.GroupNorm:
-    """A GroupNorm with the parameters of `layer` (the same tensors), its eps and training mode.
+def batch_free(layer: _BatchNorm, groups: int) -> nn.GroupNorm:
+    """A GroupNorm with the parameters of `layer` (the same tensors), its eps, hooks and mode.
 
     One group is Layer Norm over channels and positions, as many groups as channels is Instance
-    Norm. Raises TypeError, naming the layer by `name`, where a subclass with a forward of its own
-    does more than BatchNorm followed by its submodules.
+    Norm. The layer is one that `check_replaceable` lets pass.
     """
-    if isinstance(layer, LazyModuleMixin):
-        raise TypeError(f"xbn: {name} has no parameters yet: run the model on one batch first")
     parts = list(layer.named_children())
-    if _has_own_forward(layer) and not _is_norm_then_parts(layer):
-        raise TypeError(
-            f"xbn: {name} is a {type(layer).__name__}, which does more than BatchNorm and its "
-            "submodules: replace it by hand"
-        )
     kind = GroupNormThen if parts else nn.GroupNorm
     norm = kind(groups, layer.num_features, eps=layer.eps, affine=False)
     norm.affine = layer.affine
     norm.weight, norm.bias = layer.weight, layer.bias
     for child, part in parts:
         norm.add_module(child, part)
+    for attribute, value in vars(layer).items():
+        if "_hooks" in attribute and attribute in vars(norm):
+            vars(norm)[attribute] = (
+                value  # the same dictionary: handles that remove a hook still do
+            )
     norm.training = layer.training  # the submodules keep their own mode
     return norm
 
 
-def _has_own_forward(layer: _BatchNorm) -> bool:
-    return type(layer).forward not in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
-
-
-@torch.no_grad()
-def _is_norm_then_parts(layer: _BatchNorm) -> bool:
-    """Whether the layer's output in eval mode is its submodules' on the plain BatchNorm's."""
-    trial = copy.deepcopy(layer).to("cpu", torch.float64).eval()
-    if trial.running_mean is None or trial.running_var is None:
-        return False
-    generator = torch.Generator().manual_seed(0)
-    for positions in ((3, 3), (3,), (3, 3, 3), ()):
-        inputs = torch.randn(
-            2, trial.num_features, *positions, generator=generator, dtype=torch.float64
+def check_replaceable(layer: _BatchNorm, name: str) -> None:
+    """Raise TypeError that names the layer by `name` for one that no norm can stand in for."""
+    what = f"xbn: {name} is a {type(layer).__name__}"
+    if isinstance(layer, LazyModuleMixin):
+        raise TypeError(f"{what} that has not seen an input yet: run one forward first")
+    if parametrize.is_parametrized(layer):
+        raise TypeError(f"{what} with parametrised weights: remove the parametrisation first")
+    if not is_norm_then_parts(layer):
+        raise TypeError(
+            f"{what}, whose own forward does more than BatchNorm and its submodules: replace it by "
+            "hand"
         )
-        expected = functional.batch_norm(
-            inputs,
-            trial.running_mean,
-            trial.running_var,
-            trial.weight,
-            trial.bias,
-            eps=trial.eps,
-        )
-        try:
-            output = trial(inputs)
-            for part in trial.children():
-                expected = part(expected)
-        except Exception:  # of a shape that this layer does not take
-            continue
-        return (
-            isinstance(output, Tensor)
-            and output.shape == expected.shape
-            and torch.allclose(output, expected, rtol=1e-9, atol=1e-9, equal_nan=True)
-        )
-    return False

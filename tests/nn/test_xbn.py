@@ -122,6 +122,27 @@ def test_a_layer_that_does_something_else_is_refused_by_name():
     assert list(model.modules()) == before
 
 
+def test_lazy_and_parametrised_layers_are_refused():
+    model = digits()
+    nn.utils.parametrizations.weight_norm(model.blocks[1].bn1, dim=None)
+    with pytest.raises(TypeError, match="parametrised weights"):
+        convert_xbn(model)
+    model.blocks[1].bn1 = nn.LazyBatchNorm2d()
+    with pytest.raises(TypeError, match=r"blocks\.1\.bn1 is a LazyBatchNorm2d"):
+        convert_xbn(model)
+
+
+def test_hooks_stay_and_their_handles_remove_them():
+    model = digits()
+    called = []
+    handle = model.bn.register_forward_hook(lambda *_: called.append("bn"))
+    convert_xbn(model)
+    model(torch.zeros(2, 1, 8, 8))
+    handle.remove()
+    model(torch.zeros(2, 1, 8, 8))
+    assert called == ["bn"]
+
+
 def test_groups_are_clamped_to_the_channels_and_have_to_divide_them():
     assert convert_xbn(digits(), groups=32).model.bn.num_groups == 16
     with pytest.raises(ValueError, match=r"groups 5 do not divide the 16 channels of bn: give 4"):
