@@ -163,9 +163,10 @@ def eval_depends_on_batch(found: Leakage, limits: Limits) -> Iterator[Found]:
     thresholds=(
         Threshold(
             "mates",
-            0.3,
+            0.4,
             "Share of strangers, 0 to 1, read as their mates' class beyond chance. Layers of sound "
-            "networks reach 0.25, for shifted activations fall near those of some class.",
+            "networks reach 0.26, for shifted activations fall near those of some class; the worst "
+            "layers of networks trained on classes 0.68 to 0.83 (seven of either).",
         ),
     ),
 )
