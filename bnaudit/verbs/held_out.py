@@ -123,7 +123,7 @@ def try_statistics(
     subject, reader = bench.subject, source.reader
     unseen = Unseen(reader, known)
     groups = min(reader.groups, MIN_GROUPS)
-    variants = [ESTIMATES, *(Variant(dict(each), observed=True) for each in conditions)]
+    variants = [ESTIMATES, *(Variant(_placed(each), observed=True) for each in conditions)]
     with bench.progress(what, reader.total, "samples") as advance:
         estimates, *outcomes = variants_pass(
             subject,
@@ -153,6 +153,17 @@ def try_statistics(
         tuple(sorted(layers, key=lambda name: order.get(name, 0))),
         unseen.overlap,
     )
+
+
+def _placed(statistics: NewStatistics) -> NewStatistics:
+    """Where the layers' own are, in their dtype: moved once, not for every batch."""
+    return {
+        layer: (
+            mean.to(layer.estimated[0].dtype).to(layer.estimated[0].device),
+            var.to(layer.estimated[1].dtype).to(layer.estimated[1].device),
+        )
+        for layer, (mean, var) in statistics.items()
+    }
 
 
 def residual_figure(residual: Residual) -> Figure | None:

@@ -134,7 +134,8 @@ def _current(pool: CalibrationPool) -> float | None:
 
 def _notes(pool: CalibrationPool, current: float | None, *, labelled: bool) -> list[str]:
     sizes = [batch.size for batch in pool.batches]
-    notes = [f"{len(sizes):,} mini-batches of {max(sizes):,}, each moves the average once"]
+    each = "mini-batch" if len(sizes) == 1 else "mini-batches"
+    notes = [f"{len(sizes):,} {each} of {max(sizes):,}: so often the average moves"]
     if current is None:
         notes.append("the layers have no momentum in common: gains are over the estimates")
     if not labelled:
@@ -166,10 +167,8 @@ def _best(
             f"{in_points(best.accuracy)}."
         )
     if current is not None and (left := (1 - current) ** updates) >= 0.01:
-        sentence += (
-            f" After these {updates:,} mini-batches {left:.0%} of the old statistics are left at "
-            f"{current:g}."
-        )
+        after = "this mini-batch" if updates == 1 else f"these {updates:,} mini-batches"
+        sentence += f" After {after} {left:.0%} of the old statistics are left at {current:g}."
     return Conclusion(
         "best",
         sentence,
