@@ -112,6 +112,7 @@ def test_noise_of_small_batches_speaks_for_remedies_in_training(audits):
         "example-weighing",
     }
     assert expected <= set(found)
+    assert found[:2] == ["leave-as-it-is", "measure-in-larger-batches"]
     first = next(r for r in advice.remedies if r.name == "larger-normalisation-batches")
     assert first.sentences[0].text == "The model is trained with batches of 2."
     assert check_figures(advice, audit) > 10
@@ -170,6 +171,18 @@ def test_every_finding_that_is_no_information_leads_to_a_remedy(audits):
 def test_advice_is_read_back(audits):
     advice = advise(audits["averaged"])
     assert Advice.from_json(advice.to_json()) == advice
+
+
+def test_an_audit_with_less_in_it_is_advised_on_too(audits):
+    audit = replace(audits["averaged"], verdict=None, data=None, attribution=None, request=None)
+    lacking = (
+        replace(audit, network=replace(audit.network, batch_size=None)),
+        replace(audit, network=replace(audit.network, only_batch_correct=None)),
+        replace(audit, network=None, batch_statistics_size=None),
+        replace(audit, layers=()),
+    )
+    assert [advise(one).outcome for one in lacking] == ["better", "better", "open", "better"]
+    assert all(advise(one).remedies for one in lacking)
 
 
 def test_accuracy_and_loss_that_disagree_decide_nothing(audits):

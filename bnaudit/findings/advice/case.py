@@ -63,8 +63,9 @@ class Case:
         self._document = json.loads(audit.to_json())
 
     def cite(self, path: str, form: Callable[[Any], str] = str) -> Cited:
-        """The value at a path, written by `form`. KeyError where there is none."""
-        return Cited(path, form(value_at(self._document, path)))
+        """The value at a path, written by `form`, a dash where it is null. KeyError for no path."""
+        value = value_at(self._document, path)
+        return Cited(path, "–" if value is None else form(value))
 
     def layer(self, layer: LayerAudit, field: str, form: Callable[[Any], str] = number) -> Cited:
         """A value of a layer, such as `output_shift.value`."""
@@ -166,6 +167,13 @@ class Case:
         """The layer of most batch noise."""
         layers = [layer for layer in self.audit.audited if layer.batch_noise is not None]
         return max(layers, key=lambda layer: layer.batch_noise or 0.0, default=None)
+
+    @cached_property
+    def noise_outweighs(self) -> bool:
+        """Whether the layers' squared discrepancy is noise of the batches rather than shift."""
+        layers = [layer for layer in self.audit.audited if layer.discrepancy and layer.batch_noise]
+        noise = sum((layer.batch_noise or 0.0) ** 2 for layer in layers)
+        return noise > 0.5 * sum((layer.discrepancy or 0.0) ** 2 for layer in layers)
 
     def scores(self) -> tuple[Sentence, ...]:
         """How the network scores as deployed and by the statistics of mini-batches of the data."""

@@ -46,6 +46,15 @@ def _measure_more(case: Case) -> Iterator[Suggestion]:
             yield _evaluate(case)
         else:
             yield _with_labels(case)
+    if case.outcome == "no better" and case.noise_outweighs and case.has(*WRONG_ESTIMATES):
+        yield Suggestion(
+            "measure-in-larger-batches",
+            "Measure with larger mini-batches",
+            Standing.DECIDING,
+            case.most_noise(),
+            "One pass with a larger --batch-size: the noise of these costs accuracy that good "
+            "statistics would not.",
+        )
     if case.may_be_better and case.has(*WRONG_ESTIMATES):
         reason = said(
             "By the statistics of these data the network does better here, within what chance may "

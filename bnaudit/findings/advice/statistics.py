@@ -10,7 +10,7 @@ from bnaudit.findings.advice.suggestion import Standing, Suggestion
 from bnaudit.results.advice import Sentence
 
 UNUSABLE = ("BN001", "BN002", "BN004", "BN008", "BN053")
-"""The stored statistics are none: whatever the outcome, they have to be estimated."""
+"""The stored statistics are none: where labels do not say otherwise, they have to be estimated."""
 
 WRONG_ESTIMATES = (
     *UNUSABLE,
@@ -68,7 +68,7 @@ def _standing(case: Case) -> tuple[Standing, tuple[Sentence, ...]]:
                 *_scored(case),
             ),
         )
-    if case.has(*UNUSABLE):
+    if case.outcome == "open" and case.has(*UNUSABLE):
         return Standing.DECIDED, (
             said("The stored statistics cannot be used as they are.", "findings"),
         )
@@ -170,7 +170,7 @@ def _leave(case: Case) -> Iterator[Suggestion]:
         evidence = (nothing, *_verdict(case), *case.scores())
         yield Suggestion("leave-as-it-is", title, Standing.DECIDED, evidence, "Nothing.")
         return
-    if case.outcome == "better" or case.has(*DATA_FIRST, *UNUSABLE):
+    if case.outcome == "better" or case.has(*DATA_FIRST):
         return
     grave = any(finding.severity != "info" for finding in findings)
     if case.outcome in ("no better", "divided"):
@@ -190,7 +190,7 @@ def _leave(case: Case) -> Iterator[Suggestion]:
             ),
             "Nothing.",
         )
-    elif not grave:
+    elif not grave and not case.has(*UNUSABLE):
         evidence = (
             said("The Audit has no finding that is an error or a warning.", "findings"),
             *_verdict(case),
