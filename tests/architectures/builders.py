@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+import pytest
 import torch
 import torchvision.models
 from torch import Tensor, nn
@@ -28,6 +29,12 @@ def builders_with_batchnorm() -> tuple[str, ...]:
         for n in torchvision.models.list_models()
         if batchnorm_names(outlined(f"torchvision:{n}", {}))
     )
+
+
+def needs_batchnorm(name: str) -> None:
+    """Skip the test where the builder's model has none, which takes long to know of all of them."""
+    if not batchnorm_names(outlined(f"torchvision:{name}", {})):
+        pytest.skip(f"{name} has no BatchNorm")
 
 
 def batchnorm_names(model: nn.Module) -> list[str]:

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from builders import builders_with_batchnorm, case_of
+import torchvision
+from alone import recalibrate_alone
+from builders import case_of, needs_batchnorm
 from torch.nn.modules.batchnorm import _BatchNorm
-
-import bnaudit
 
 NAMED = {
     "densenet121",
@@ -66,13 +66,14 @@ def _one_thread() -> Iterator[None]:
     "name",
     [
         pytest.param(name, marks=() if name in NAMED else pytest.mark.slow)
-        for name in builders_with_batchnorm()
+        for name in torchvision.models.list_models()
     ],
 )
 def test_exact_leaves_nothing_but_rounding_in_every_layer(name: str) -> None:
+    needs_batchnorm(name)
     case = case_of(name)
     model = case.model()
-    result = bnaudit.recalibrate(model, case.batches(), forward=case.forward, task="other")
+    result = recalibrate_alone(model, case.batches(), forward=case.forward, task="other")
     report = result.report
     kept = {layer.name: layer.reason for layer in report.layers if not layer.changed}
     print(
@@ -93,7 +94,3 @@ def test_exact_leaves_nothing_but_rounding_in_every_layer(name: str) -> None:
     assert report.residual <= BOUND
     assert result.applied
     assert all(int(norm.num_batches_tracked) == 0 for norm in norms)
-
-
-def test_the_named_builders_have_batchnorm() -> None:
-    assert set(builders_with_batchnorm()) >= NAMED

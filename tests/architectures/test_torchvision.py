@@ -14,27 +14,22 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from builders import Case, batchnorm_names, builders_with_batchnorm, case_of
+from alone import measure_alone
+from builders import Case, batchnorm_names, builders_with_batchnorm, case_of, needs_batchnorm
 from oracles import Calls, count_calls, naive_moments
 from torch import nn
 
 import bnaudit
 
 SPREAD = {
-    "densenet121",
     "efficientnet_b0",
-    "fasterrcnn_resnet50_fpn_v2",
     "googlenet",
-    "inception_v3",
     "lraspp_mobilenet_v3_large",
-    "maskrcnn_resnet50_fpn_v2",
     "mobilenet_v2",
     "quantized_shufflenet_v2_x0_5",
-    "r3d_18",
     "raft_large",
     "regnet_x_400mf",
     "resnet18",
-    "ssdlite320_mobilenet_v3_large",
 }
 
 AUXILIARY_HEADS = {
@@ -72,10 +67,11 @@ def _one_thread() -> Iterator[None]:
     "name",
     [
         pytest.param(name, marks=() if name in SPREAD else pytest.mark.slow)
-        for name in builders_with_batchnorm()
+        for name in torchvision.models.list_models()
     ],
 )
 def test_every_call_of_every_layer_is_measured_as_float64_has_it(name: str) -> None:
+    needs_batchnorm(name)
     case = case_of(name)
     model, batches = case.model(), case.batches()
 
@@ -109,7 +105,7 @@ def test_calls_with_an_empty_input_are_counted_apart(
     model = case.model()
     batches = [(list(images), t) for images, t in zip(case.batches(), thresholds, strict=True)]
 
-    audit = bnaudit.measure(model, batches, forward=forward)
+    audit = measure_alone(model, batches, forward=forward)
 
     _has_every_layer_and_call(audit, model, batches, case)
     _has_float64_moments(audit, model, batches, case)
@@ -145,12 +141,9 @@ def _has_float64_moments(
         )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not torchvision.__version__.startswith("0.29."), reason="the number is that of torchvision 0.29"
 )
 def test_ninety_two_builders_of_torchvision_0_29_contain_batchnorm() -> None:
     assert len(builders_with_batchnorm()) == 92
-
-
-def test_the_spread_names_builders_with_batchnorm() -> None:
-    assert set(builders_with_batchnorm()) >= SPREAD
