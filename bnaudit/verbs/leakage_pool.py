@@ -21,6 +21,9 @@ from bnaudit.targets.samples import source_of
 from bnaudit.verbs.samples import MapReader, Reader
 from bnaudit.verbs.sources import HostRoom
 
+COPIES = 3
+"""Of the samples are in memory at the worst moment, while batches are put together."""
+
 By = Callable[[Any], Iterable[Any]]
 """What groups the samples of a batch: one value of each."""
 
@@ -55,7 +58,7 @@ def read_pool(reader: Reader, named: dict[str, By], progress: Callable[[int], No
     room = HostRoom()
     values: dict[str, list[str]] = {name: [] for name in named}
     for batch in reader:
-        room.take(batch.data, batch.size)
+        room.take((batch.data,) * COPIES, batch.size)
         batches.append(batch)
         for name, function in named.items():
             values[name] += _values(name, function, batch)
@@ -63,7 +66,7 @@ def read_pool(reader: Reader, named: dict[str, By], progress: Callable[[int], No
     samples = sum(batch.size for batch in batches)
     if not samples:
         raise InputError("the data gave no batch: there are no batch mates to look at")
-    whole = regrouped(batches, range(samples), samples)
+    whole = _together(batches)
     if len(whole) > 1:
         raise InputError(
             "samples of different batches cannot be put into one (their shapes differ): give "
@@ -79,6 +82,25 @@ def read_pool(reader: Reader, named: dict[str, By], progress: Callable[[int], No
         _folders(reader, numbers),
         {name: numbered(given) for name, given in values.items()},
     )
+
+
+def _together(batches: list[Batch]) -> list[Batch]:
+    """All samples as one batch, in order; several where they cannot be joined.
+
+    Two by two, so that each sample is copied a few times and not once a batch.
+    """
+    while len(batches) > 1:
+        pairs = [batches[i : i + 2] for i in range(0, len(batches), 2)]
+        sizes = [sum(batch.size for batch in pair) for pair in pairs]
+        merged = [
+            one
+            for pair, size in zip(pairs, sizes, strict=True)
+            for one in regrouped(pair, range(size), size)
+        ]
+        if len(merged) == len(batches):
+            break
+        batches = merged
+    return batches
 
 
 def numbered(values: Sequence[str]) -> Ints:
