@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from alone import measure_alone
 from tiny_models import classifier, images
 from torch import Tensor, nn
 from torch.utils.data import (
@@ -95,7 +96,7 @@ def read_back(audit: Audit) -> Audit:
 
 @pytest.mark.parametrize("name", LOADERS)
 def test_of_any_loader(name: str) -> None:
-    audit = read_back(bnaudit.measure(classifier(), LOADERS[name](), batch_size=8))
+    audit = read_back(measure_alone(classifier(), LOADERS[name](), batch_size=8))
     assert audit.data is not None
     assert audit.data.available is None or audit.data.samples <= audit.data.available
 
@@ -126,7 +127,7 @@ def test_with_any_option(options: dict[str, Any]) -> None:
 
 
 def test_samples_without_end_are_counted_as_far_as_they_are_read() -> None:
-    audit = bnaudit.measure(classifier(), loader(sampler=Endless()), samples=100)
+    audit = measure_alone(classifier(), loader(sampler=Endless()), samples=100)
     assert audit.data is not None
     assert (audit.data.samples, audit.data.available) == (100, None)
     read_back(audit)
@@ -135,7 +136,7 @@ def test_samples_without_end_are_counted_as_far_as_they_are_read() -> None:
 def test_what_a_sampler_draws_is_what_there_is() -> None:
     found = {}
     for name in ("with replacement", "a part", "batches that repeat"):
-        data = bnaudit.measure(classifier(), LOADERS[name]()).data
+        data = measure_alone(classifier(), LOADERS[name]()).data
         assert data is not None
         found[name] = (data.samples, data.available)
     assert found == {

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from alone import measure_alone
 from tiny_models import classifier, images
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-import bnaudit
 from bnaudit.engine.batches import batch_size, labels_of, slice_batch
 from bnaudit.errors import InputError, ModelError
 
@@ -40,9 +40,9 @@ WITHOUT = {"tensor", "tuple of one", "dict without labels"}
 def test_batches_of_any_form_give_the_same_figures(form: str) -> None:
     x, y = images(100)
     batches = [FORMS[form](a, b) for a, b in zip(x.split(20), y.split(20), strict=True)]
-    plain = bnaudit.measure(classifier(), list(x.split(20)))
-    audit = bnaudit.measure(classifier(), batches, train_batch_size=10)
-    same = bnaudit.measure(classifier(), list(x.split(20)), train_batch_size=10)
+    plain = measure_alone(classifier(), list(x.split(20)))
+    audit = measure_alone(classifier(), batches, train_batch_size=10)
+    same = measure_alone(classifier(), list(x.split(20)), train_batch_size=10)
     assert [a.total_shift for a in audit.audited] == [a.total_shift for a in plain.audited]
     assert audit.network is not None
     assert same.network is not None
@@ -58,7 +58,7 @@ def test_batches_of_any_form_give_the_same_figures(form: str) -> None:
 def test_labels_that_are_no_classes_are_left_aside() -> None:
     x, y = images(64)
     for labels in (y.float(), y > 1, torch.zeros(64, 8, 8).long(), torch.rand(64, 3)):
-        network = bnaudit.measure(classifier(), [(x, labels)]).network
+        network = measure_alone(classifier(), [(x, labels)]).network
         assert network is not None
         assert network.deployed is None
         assert network.agreement is not None
@@ -67,14 +67,14 @@ def test_labels_that_are_no_classes_are_left_aside() -> None:
 def test_labels_beyond_the_outputs_are_an_error_that_names_both() -> None:
     x, y = images(64)
     with pytest.raises(InputError, match=r"0 to 9.*4 outputs"):
-        bnaudit.measure(classifier(), [(x, torch.arange(64) % 10)])
+        measure_alone(classifier(), [(x, torch.arange(64) % 10)])
     with pytest.raises(InputError, match="labels"):
-        bnaudit.measure(classifier(), [(x, y - 1)])
+        measure_alone(classifier(), [(x, y - 1)])
 
 
 def test_task_other_compares_outputs_and_ignores_labels() -> None:
     x, y = images(64)
-    network = bnaudit.measure(classifier(), [(x, y + 7)], task="other").network
+    network = measure_alone(classifier(), [(x, y + 7)], task="other").network
     assert network is not None
     assert network.task == "other"
     assert network.relative_rms is not None
@@ -95,8 +95,8 @@ class Heads(nn.Module):
 
 def test_the_relative_rms_of_structured_outputs_is_taken_over_all_tensors() -> None:
     data = TensorDataset(images(64)[0])
-    plain = bnaudit.measure(classifier(), data, task="other").network
-    nested = bnaudit.measure(Heads(lambda z, x: {"a": [z[:, :1]], "b": (z[:, 1:],)}), data).network
+    plain = measure_alone(classifier(), data, task="other").network
+    nested = measure_alone(Heads(lambda z, x: {"a": [z[:, :1]], "b": (z[:, 1:],)}), data).network
     assert plain is not None
     assert nested is not None
     assert nested.task == "other"
@@ -107,7 +107,7 @@ def test_outputs_whose_shapes_differ_are_not_comparable_and_named() -> None:
     def head(z: Tensor, x: Tensor) -> dict[str, Tensor]:
         return {"boxes": z[z[:, 0] > z[:, 0].median() + z[0, 1].item() * 0.1], "map": x}
 
-    network = bnaudit.measure(Heads(head), TensorDataset(images(64)[0])).network
+    network = measure_alone(Heads(head), TensorDataset(images(64)[0])).network
     assert network is not None
     assert "output.boxes" in network.not_comparable
     assert network.relative_rms == 0.0
@@ -118,8 +118,8 @@ def test_an_output_object_with_logits_is_a_classification() -> None:
         pass
 
     x, y = images(64)
-    direct = bnaudit.measure(classifier(), [(x, y)]).network
-    found = bnaudit.measure(Heads(lambda z, x: Output(logits=z, hidden=x)), [(x, y)]).network
+    direct = measure_alone(classifier(), [(x, y)]).network
+    found = measure_alone(Heads(lambda z, x: Output(logits=z, hidden=x)), [(x, y)]).network
     assert found == direct
 
 
@@ -127,7 +127,7 @@ def test_a_compare_function_gives_its_own_figures_weighted_by_mini_batch() -> No
     def compare(a: Tensor, b: Tensor) -> Mapping[str, float]:
         return {"worst": (a - b).abs().max().item(), "size": float(len(a))}
 
-    network = bnaudit.measure(
+    network = measure_alone(
         classifier(), TensorDataset(*images(100)), batch_size=16, compare=compare
     ).network
     assert network is not None
@@ -137,14 +137,14 @@ def test_a_compare_function_gives_its_own_figures_weighted_by_mini_batch() -> No
 
 def test_task_classification_without_class_scores_is_an_error() -> None:
     with pytest.raises(InputError, match="class scores"):
-        bnaudit.measure(Heads(lambda z, x: [z]), [images(8)[0]], task="classification")
+        measure_alone(Heads(lambda z, x: [z]), [images(8)[0]], task="classification")
 
 
 def test_a_forward_function_of_ones_own_is_used() -> None:
     x, y = images(64)
-    plain = bnaudit.measure(classifier(), [x])
+    plain = measure_alone(classifier(), [x])
     batches = [{"meta": "a", "pixels": x, "y": y}]
-    found = bnaudit.measure(
+    found = measure_alone(
         classifier(), batches, forward=lambda model, batch: model(batch["pixels"])
     )
     assert [a.total_shift for a in found.audited] == [a.total_shift for a in plain.audited]
@@ -163,7 +163,7 @@ def test_detection_models_take_lists_of_images_of_different_sizes() -> None:
     generator = torch.Generator().manual_seed(0)
     pictures = [torch.randn(3, 4 + i % 3, 5, generator=generator) for i in range(24)]
     batches = [(pictures[i : i + 6], [{"boxes": i}] * 6) for i in range(0, 24, 6)]
-    audit = bnaudit.measure(PerImage(), batches, train_batch_size=3)
+    audit = measure_alone(PerImage(), batches, train_batch_size=3)
     assert audit.data is not None
     assert audit.data.samples == 24
     assert audit.network is not None
@@ -175,16 +175,16 @@ def test_detection_models_take_lists_of_images_of_different_sizes() -> None:
 def test_data_without_a_sample_are_an_error() -> None:
     x = torch.empty(0, 3, 8, 8)
     with pytest.raises(InputError, match="empty"):
-        bnaudit.measure(classifier(), TensorDataset(x))
+        measure_alone(classifier(), TensorDataset(x))
     for nothing in ([], [x]):
         with pytest.raises((InputError, ModelError), match="no batch"):
-            bnaudit.measure(classifier(), nothing)
+            measure_alone(classifier(), nothing)
 
 
 def test_empty_batches_in_between_are_passed_over() -> None:
     x, _ = images(64)
-    plain = bnaudit.measure(classifier(), list(x.split(32)))
-    gaps = bnaudit.measure(classifier(), [x[:32], x[:0], x[32:]])
+    plain = measure_alone(classifier(), list(x.split(32)))
+    gaps = measure_alone(classifier(), [x[:32], x[:0], x[32:]])
     assert gaps.data is not None
     assert gaps.data.samples == 64
     assert [a.total_shift for a in gaps.audited] == [a.total_shift for a in plain.audited]
@@ -192,7 +192,7 @@ def test_empty_batches_in_between_are_passed_over() -> None:
 
 def test_a_model_that_cannot_take_the_data_is_told_the_shapes() -> None:
     with pytest.raises(ModelError, match=r"float32 \(8, 5, 8, 8\)"):
-        bnaudit.measure(classifier(), [torch.zeros(8, 5, 8, 8)])
+        measure_alone(classifier(), [torch.zeros(8, 5, 8, 8)])
 
 
 def test_an_iterable_dataset_in_a_loader_is_read_to_its_end() -> None:
@@ -201,15 +201,15 @@ def test_an_iterable_dataset_in_a_loader_is_read_to_its_end() -> None:
             return zip(*images(70), strict=True)
 
     x, y = images(70)
-    found = bnaudit.measure(classifier(), DataLoader(Stream(), batch_size=16))
-    same = bnaudit.measure(classifier(), list(zip(x.split(16), y.split(16), strict=True)))
+    found = measure_alone(classifier(), DataLoader(Stream(), batch_size=16))
+    same = measure_alone(classifier(), list(zip(x.split(16), y.split(16), strict=True)))
     assert [a.total_shift for a in found.audited] == [a.total_shift for a in same.audited]
     assert found.network == same.network
 
 
 def test_a_dataset_is_loaded_by_workers_in_the_same_order() -> None:
     data = TensorDataset(*images(64))
-    here, by_workers = (bnaudit.measure(classifier(), data, workers=n) for n in (0, 2))
+    here, by_workers = (measure_alone(classifier(), data, workers=n) for n in (0, 2))
     assert by_workers.to_json() == here.to_json()
 
 
@@ -218,13 +218,13 @@ def test_a_number_of_samples_that_is_none_is_refused(bad: dict[str, int]) -> Non
     x, _ = images(64)
     for data in (TensorDataset(x), [x]):
         with pytest.raises(InputError, match="samples"):
-            bnaudit.measure(classifier(), data, **bad)  # type: ignore[arg-type]
+            measure_alone(classifier(), data, **bad)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("bad", [{"batch_size": 0}, {"train_batch_size": 0}, {"batch_size": -1}])
 def test_a_batch_size_that_is_none_is_refused(bad: dict[str, int]) -> None:
     with pytest.raises(InputError, match="batch"):
-        bnaudit.measure(classifier(), TensorDataset(*images(64)), **bad)  # type: ignore[arg-type]
+        measure_alone(classifier(), TensorDataset(*images(64)), **bad)  # type: ignore[arg-type]
 
 
 class PartlyUnreadable(Dataset[Any]):

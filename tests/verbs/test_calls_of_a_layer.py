@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from alone import NO_TRIALS, measure_alone, recalibrate_alone
 from torch import Tensor, nn
 
 import bnaudit
@@ -47,7 +48,7 @@ def test_each_call_of_a_layer_has_a_shift_of_its_own(sizes: list[int], once: int
         batches[once][0, 0, 0, 0] = 9
     again = [x * 3 + 1 for i, x in enumerate(batches) if i != once]
     model = Twice()
-    (layer,) = bnaudit.measure(model, batches, attribute="none").layers
+    (layer,) = measure_alone(model, batches).layers
     first, second = layer.call_sites
     assert (first.call, second.call) == (0, 1)
     assert first.count == sum(sizes) * 16
@@ -115,11 +116,11 @@ def test_an_odd_input_leaves_a_layer_of_unknown_kind_unverified(
 ) -> None:
     torch.manual_seed(0)
     model, batches = With(call), torch.rand(32, 3, 4, 4).split(8)
-    bn, own = bnaudit.measure(model, batches).layers
+    bn, own = bnaudit.measure(model, batches, policy=NO_TRIALS).layers
     assert bn.status == "audited"
     assert (own.status, own.total_shift) == ("unverified", None)
     assert own.note
-    result = bnaudit.recalibrate(model, batches)
+    result = recalibrate_alone(model, batches)
     assert result.statistics.keys() == {"bn"}
     assert result.report.layers[1].reason == own.note
     assert result.report.residual < 1e-6

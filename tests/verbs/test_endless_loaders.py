@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from alone import recalibrate_alone
 from tiny_models import classifier
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-import bnaudit
 from bnaudit.engine import memory
 from bnaudit.errors import InputError
 from bnaudit.verbs import calibration, sources
@@ -44,7 +44,7 @@ class EndlessSamples(IterableDataset):
 @pytest.mark.parametrize("method", ["exact", "sequential", "precise", "ema"])
 def test_a_loader_without_end_is_read_as_far_as_calibration_needs(method: Any) -> None:
     batches = Endless()
-    report = bnaudit.recalibrate(classifier(), batches, samples=64, method=method).report
+    report = recalibrate_alone(classifier(), batches, samples=64, method=method).report
     assert report.data.samples == 64
     assert batches.read <= 64 // BATCH + 1
 
@@ -52,7 +52,7 @@ def test_a_loader_without_end_is_read_as_far_as_calibration_needs(method: Any) -
 @pytest.mark.parametrize("share", [0.25, 0.5, 0.8])
 def test_a_loader_without_end_is_split_as_far_as_both_parts_need(share: float) -> None:
     batches = Endless()
-    report = bnaudit.recalibrate(
+    report = recalibrate_alone(
         classifier(), batches, verify_split=share, samples=64, verify_samples=64
     ).report
     assert report.data.samples == 64
@@ -64,7 +64,7 @@ def test_a_loader_without_end_is_split_as_far_as_both_parts_need(share: float) -
 
 def test_verification_data_without_end_are_read_as_far_as_asked() -> None:
     batches, others = Endless(), Endless()
-    report = bnaudit.recalibrate(
+    report = recalibrate_alone(
         classifier(), batches, verify=(x + 1 for x in others), samples=64, verify_samples=40
     ).report
     assert (report.data.samples, report.verification.data.samples) == (64, 40)
@@ -72,7 +72,7 @@ def test_verification_data_without_end_are_read_as_far_as_asked() -> None:
 
 
 def test_a_dataloader_over_an_endless_dataset_is_split() -> None:
-    report = bnaudit.recalibrate(
+    report = recalibrate_alone(
         classifier(),
         DataLoader(EndlessSamples(), batch_size=BATCH),
         verify_split=0.5,
@@ -96,7 +96,7 @@ def test_a_loader_that_fills_the_memory_is_told_to_give_samples(
     before = {k: v.clone() for k, v in model.state_dict().items()}
     with_little_memory(monkeypatch, 100_000)
     with pytest.raises(InputError, match=r"goes on: give samples \(--samples\)"):
-        bnaudit.recalibrate(model, batches, method=method)
+        recalibrate_alone(model, batches, method=method)
     assert batches.read * BATCH * 3 * 8 * 8 * 4 <= 100_000 + BATCH * 3 * 8 * 8 * 4
     after = model.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
@@ -108,4 +108,4 @@ def test_a_loader_that_fills_the_memory_while_it_is_split_is_told_to_give_sample
 ) -> None:
     with_little_memory(monkeypatch, 100_000)
     with pytest.raises(InputError, match="samples"):
-        bnaudit.recalibrate(classifier(), Endless(), verify_split=0.5, **limits)
+        recalibrate_alone(classifier(), Endless(), verify_split=0.5, **limits)

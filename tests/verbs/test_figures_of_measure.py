@@ -9,13 +9,13 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
+from alone import measure_alone
 from naive import figures, with_batch_statistics
 from tiny_models import BN_NAMES, classifier, images, with_wrong_statistics
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-import bnaudit
 from bnaudit.errors import InputError
 from bnaudit.results import Audit
 
@@ -28,7 +28,7 @@ def by_batches(n: int, size: int) -> list[torch.Tensor]:
 @pytest.mark.parametrize(("n", "size"), [(192, 32), (200, 32), (7, 7), (200, 200)])
 def test_every_figure_of_a_layer_is_what_its_definition_says(name: str, n: int, size: int) -> None:
     model, batches = classifier(), by_batches(n, size)
-    audit = bnaudit.measure(model, batches)
+    audit = measure_alone(model, batches)
     expected, layer = figures(model, batches, name, full=size), audit.layer(name)
     assert audit.channels is not None
     channels = audit.channels.layer(name)
@@ -101,16 +101,16 @@ def plain_figures(audit: Audit) -> dict[str, float]:
 
 def test_shifts_and_scores_do_not_depend_on_batch_size_or_sample_order() -> None:
     model, data = classifier(), TensorDataset(*images())
-    reference = plain_figures(bnaudit.measure(model, data))
+    reference = plain_figures(measure_alone(model, data))
     for batch_size, seed in [(1, 0), (7, 1), (64, 2), (200, 3), (1000, 4)]:
-        other = bnaudit.measure(model, data, batch_size=batch_size, seed=seed)
+        other = measure_alone(model, data, batch_size=batch_size, seed=seed)
         assert plain_figures(other) == pytest.approx(reference, rel=2e-5)
 
 
 def test_a_loader_a_list_of_batches_and_a_dataset_give_the_same_shifts() -> None:
     model, (x, y) = classifier(), images()
     data = TensorDataset(x, y)
-    reference = plain_figures(bnaudit.measure(model, data))
+    reference = plain_figures(measure_alone(model, data))
     kinds = [
         DataLoader(data, batch_size=48, shuffle=True),
         DataLoader(data, batch_sampler=[range(0, 90), range(90, 200)]),
@@ -118,12 +118,12 @@ def test_a_loader_a_list_of_batches_and_a_dataset_give_the_same_shifts() -> None
         ((a, b) for a, b in zip(x.split(20), y.split(20), strict=True)),
     ]
     for kind in kinds:
-        assert plain_figures(bnaudit.measure(model, kind)) == pytest.approx(reference, rel=2e-5)
+        assert plain_figures(measure_alone(model, kind)) == pytest.approx(reference, rel=2e-5)
 
 
 def test_the_same_seed_gives_the_same_audit_to_the_last_bit() -> None:
     model, data = classifier(), TensorDataset(*images())
-    first, again, other = (bnaudit.measure(model, data, samples=90, seed=s) for s in (3, 3, 4))
+    first, again, other = (measure_alone(model, data, samples=90, seed=s) for s in (3, 3, 4))
     assert first.to_json() == again.to_json()
     assert first.data is not None
     assert other.data is not None
@@ -134,7 +134,7 @@ def test_a_smaller_last_batch_counts_by_its_size() -> None:
     model = classifier()
     x, _ = images(33)
     x[32] = 50.0  # the one sample of the last batch
-    layer = bnaudit.measure(model, list(x.split(32))).layer("1")
+    layer = measure_alone(model, list(x.split(32))).layer("1")
     assert layer.total_shift is not None
     whole = figures(model, [x], "1")
     assert layer.total_shift.plain == pytest.approx(whole.total_shift, rel=1e-5)
@@ -144,7 +144,7 @@ def test_a_smaller_last_batch_counts_by_its_size() -> None:
 def test_samples_limits_a_dataset_and_a_stream() -> None:
     model, (x, y) = classifier(), images()
     for data in (TensorDataset(x, y), list(zip(x.split(32), y.split(32), strict=True))):
-        audit = bnaudit.measure(model, data, samples=75)
+        audit = measure_alone(model, data, samples=75)
         assert audit.data is not None
         assert audit.data.samples == 75
         assert audit.layer("8").count == 75
@@ -156,7 +156,7 @@ def test_samples_limits_a_dataset_and_a_stream() -> None:
 def test_discrepancy_squared_is_shift_squared_plus_noise_squared_over_a_partition() -> None:
     model = classifier()
     model[8].eps = 1e-8  # where the variance is not far above eps, the noise term can be negative
-    audit = bnaudit.measure(model, TensorDataset(*images(192)), batch_size=16)
+    audit = measure_alone(model, TensorDataset(*images(192)), batch_size=16)
     for layer in audit.audited:
         assert layer.discrepancy is not None
         assert layer.batch_noise is not None
@@ -167,7 +167,7 @@ def test_discrepancy_squared_is_shift_squared_plus_noise_squared_over_a_partitio
 
 
 def test_mean_and_scale_parts_add_up_to_the_shift() -> None:
-    for layer in bnaudit.measure(classifier(), by_batches(100, 25)).audited:
+    for layer in measure_alone(classifier(), by_batches(100, 25)).audited:
         assert layer.mean_part is not None
         assert layer.scale_part is not None
         assert layer.total_shift is not None
@@ -180,7 +180,7 @@ def test_the_mini_batch_condition_is_train_mode_of_the_bn_layers_alone(size: int
     x, y = images(200)
     whole = 200 // size
     batches = list(zip(x.split(size), y.split(size), strict=True))
-    network = bnaudit.measure(model, batches).network
+    network = measure_alone(model, batches).network
     other = torch.cat(with_batch_statistics(model, x.split(size)[:whole])).double()
     deployed = copy.deepcopy(model).eval()(x[: whole * size]).detach().double()
     labels = y[: whole * size]
@@ -213,8 +213,8 @@ def test_the_mini_batch_condition_is_train_mode_of_the_bn_layers_alone(size: int
 
 def test_a_train_batch_size_below_the_batch_size_equals_running_at_that_size() -> None:
     model, data = classifier(), TensorDataset(*images(200))
-    sliced = bnaudit.measure(model, data, batch_size=70, train_batch_size=16)
-    direct = bnaudit.measure(model, data, batch_size=16)
+    sliced = measure_alone(model, data, batch_size=70, train_batch_size=16)
+    direct = measure_alone(model, data, batch_size=16)
     assert sliced.batch_statistics_size == direct.batch_statistics_size == 16
     assert sliced.network is not None
     assert direct.network is not None
@@ -229,11 +229,11 @@ def test_a_train_batch_size_below_the_batch_size_equals_running_at_that_size() -
 def test_a_train_batch_size_above_the_loaders_batches_is_refused() -> None:
     loader = DataLoader(TensorDataset(*images(64)), batch_size=8)
     with pytest.raises(InputError, match="train-batch-size 32"):
-        bnaudit.measure(classifier(), loader, train_batch_size=32)
+        measure_alone(classifier(), loader, train_batch_size=32)
 
 
 def test_a_mini_batch_larger_than_the_data_is_not_compared() -> None:
-    audit = bnaudit.measure(classifier(), TensorDataset(*images(20)), train_batch_size=64)
+    audit = measure_alone(classifier(), TensorDataset(*images(20)), train_batch_size=64)
     assert audit.network is not None
     assert audit.network.compared == 0
     assert audit.network.note is not None
@@ -243,7 +243,7 @@ def test_a_mini_batch_larger_than_the_data_is_not_compared() -> None:
 
 def test_a_layer_that_sees_one_value_a_channel_keeps_its_estimates_and_is_listed() -> None:
     model, (x, y) = classifier(), images(40)
-    audit = bnaudit.measure(model, TensorDataset(x, y), batch_size=1)
+    audit = measure_alone(model, TensorDataset(x, y), batch_size=1)
     assert audit.network is not None
     assert audit.network.kept_estimates == ("8",)
     assert audit.layer("8").discrepancy is None
@@ -257,7 +257,7 @@ def test_measuring_at_the_truth_finds_nothing_beyond_noise() -> None:
     x, y = images(2000)
     model[0].running_mean.copy_(x.mean((0, 2, 3)))
     model[0].running_var.copy_(x.var((0, 2, 3), correction=0))
-    audit = bnaudit.measure(model, TensorDataset(x, y))
+    audit = measure_alone(model, TensorDataset(x, y))
     layer = audit.layer("0")
     assert layer.total_shift is not None
     assert layer.total_shift.plain < 1e-5
@@ -267,7 +267,7 @@ def test_measuring_at_the_truth_finds_nothing_beyond_noise() -> None:
 
 
 def test_a_layer_with_many_wrong_channels_is_called_shifted() -> None:
-    audit = bnaudit.measure(classifier(), TensorDataset(*images(400)))
+    audit = measure_alone(classifier(), TensorDataset(*images(400)))
     assert audit.verdict is not None
     assert audit.verdict.level == "shifted"
     for layer in audit.audited:
@@ -281,7 +281,7 @@ def test_a_layer_with_many_wrong_channels_is_called_shifted() -> None:
 
 
 def test_fewer_than_eight_samples_give_figures_without_intervals() -> None:
-    audit = bnaudit.measure(classifier(), TensorDataset(*images(7)))
+    audit = measure_alone(classifier(), TensorDataset(*images(7)))
     for layer in audit.audited:
         assert layer.total_shift is not None
         assert layer.total_shift.plain > 0
@@ -292,7 +292,7 @@ def test_fewer_than_eight_samples_give_figures_without_intervals() -> None:
 
 
 def test_one_sample_is_enough_for_figures() -> None:
-    layer = bnaudit.measure(classifier(), TensorDataset(*images(1))).layer("1")
+    layer = measure_alone(classifier(), TensorDataset(*images(1))).layer("1")
     assert layer.total_shift is not None
     assert layer.count == 64
 
@@ -302,7 +302,7 @@ def test_a_pruned_channel_dominates_the_shift_and_not_the_output_shift() -> None
     with torch.no_grad():
         model[1].weight[2] = 0.0
     model[1].running_var[2] = 1e-8
-    layer = bnaudit.measure(model, by_batches(64, 32)).layer("1")
+    layer = measure_alone(model, by_batches(64, 32)).layer("1")
     assert layer.total_shift is not None
     assert layer.output_shift is not None
     assert layer.total_shift.plain > 50
@@ -313,7 +313,7 @@ def test_a_pruned_channel_dominates_the_shift_and_not_the_output_shift() -> None
 def test_a_layer_whose_gammas_are_all_zero_has_no_output_shift() -> None:
     model = classifier()
     nn.init.zeros_(model[1].weight)
-    layer = bnaudit.measure(model, by_batches(64, 32)).layer("1")
+    layer = measure_alone(model, by_batches(64, 32)).layer("1")
     assert layer.output_shift is None
     assert layer.total_shift is not None
 
@@ -328,7 +328,7 @@ def undefined(channels: list[int]) -> nn.Module:
 
 def test_undefined_channels_are_listed_and_left_out_of_averages() -> None:
     model, batches = undefined([1, 3]), by_batches(64, 16)
-    layer = bnaudit.measure(model, batches).layer("1")
+    layer = measure_alone(model, batches).layer("1")
     assert layer.undefined_channels == (1, 3)
     with np.errstate(invalid="ignore"):
         expected = figures(model, batches, "1").d2
@@ -340,7 +340,7 @@ def test_undefined_channels_are_listed_and_left_out_of_averages() -> None:
 
 
 def test_a_layer_without_a_defined_channel_has_no_figures_but_a_note() -> None:
-    audit = bnaudit.measure(undefined([0, 1, 2, 3, 4]), by_batches(64, 16))
+    audit = measure_alone(undefined([0, 1, 2, 3, 4]), by_batches(64, 16))
     layer = audit.layer("1")
     assert layer.undefined_channels == (0, 1, 2, 3, 4)
     assert layer.total_shift is None
@@ -361,7 +361,7 @@ def test_a_model_with_undefined_channels_is_not_called_healthy(
     model[1].running_var[undefined_channels] = -1.0
     if len(undefined_channels) < 3:
         model[1].running_mean.copy_(x.mean((0, 2, 3)))
-    audit = bnaudit.measure(model, list(x.split(40)))
+    audit = measure_alone(model, list(x.split(40)))
     assert audit.layer("1").undefined_channels == tuple(undefined_channels)
     assert audit.verdict is not None
     assert audit.verdict.level != "healthy"
@@ -370,7 +370,7 @@ def test_a_model_with_undefined_channels_is_not_called_healthy(
 def test_a_running_mean_that_is_not_a_number_keeps_the_parts_consistent() -> None:
     model = undefined([])
     model[1].running_mean[2] = float("nan")
-    layer = bnaudit.measure(model, by_batches(400, 40)).layer("1")
+    layer = measure_alone(model, by_batches(400, 40)).layer("1")
     assert layer.undefined_channels == (2,)
     assert layer.total_shift is not None
     assert layer.mean_part is not None
@@ -381,7 +381,7 @@ def test_a_running_mean_that_is_not_a_number_keeps_the_parts_consistent() -> Non
 def test_a_running_mean_that_is_infinite_is_reported_and_not_a_crash() -> None:
     model = undefined([])
     model[1].running_mean[2] = float("inf")
-    audit = bnaudit.measure(model, by_batches(400, 40))
+    audit = measure_alone(model, by_batches(400, 40))
     assert audit.verdict is not None
     assert audit.verdict.level != "healthy"
 
@@ -396,7 +396,7 @@ def test_a_model_that_changes_its_input_in_place_is_compared_on_the_same_samples
             return self.net(x.sub_(2.0).mul_(0.5) if self.in_place else (x - 2.0) * 0.5)
 
     data = TensorDataset(*images(96))
-    pure, in_place = (bnaudit.measure(Normalising(flag), data).network for flag in (False, True))
+    pure, in_place = (measure_alone(Normalising(flag), data).network for flag in (False, True))
     assert pure is not None
     assert in_place is not None
     assert in_place.kl == pytest.approx(pure.kl, rel=1e-6)
@@ -404,7 +404,7 @@ def test_a_model_that_changes_its_input_in_place_is_compared_on_the_same_samples
 
 
 def test_the_audit_says_what_was_read_and_how() -> None:
-    audit = bnaudit.measure(classifier(), TensorDataset(*images(200)), batch_size=25, seed=5)
+    audit = measure_alone(classifier(), TensorDataset(*images(200)), batch_size=25, seed=5)
     assert audit.data is not None
     assert (audit.data.samples, audit.data.available, audit.data.batch_size) == (200, 200, 25)
     assert (audit.data.seed, audit.data.groups, audit.data.labelled) == (5, 10, True)
@@ -415,7 +415,7 @@ def test_the_audit_says_what_was_read_and_how() -> None:
 
 
 def test_what_measure_finds_survives_its_json() -> None:
-    audit = bnaudit.measure(classifier(), TensorDataset(*images(200)))
+    audit = measure_alone(classifier(), TensorDataset(*images(200)))
     assert Audit.from_json(audit.to_json()).to_json() == audit.to_json()
 
 
@@ -426,5 +426,5 @@ def test_progress_is_told_of_every_sample() -> None:
     def bar(what: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
         yield told.setdefault(what, []).append
 
-    bnaudit.measure(classifier(), TensorDataset(*images(70)), progress=bar)
+    measure_alone(classifier(), TensorDataset(*images(70)), progress=bar)
     assert told["measuring"] == [32, 32, 6]

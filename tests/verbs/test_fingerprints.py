@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from alone import measure_alone, recalibrate_alone
 from tiny_models import classifier, images
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
@@ -49,7 +50,7 @@ OTHERS: dict[str, Callable[[], Batches]] = {
 
 
 def audit_of(data: Any, **options: Any) -> bnaudit.Audit:
-    return bnaudit.measure(classifier(), data, attribute="none", **options)
+    return measure_alone(classifier(), data, **options)
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -61,7 +62,7 @@ def test_the_same_stream_is_the_same_whatever_the_model_and_the_memory_format() 
     first = audit_of(batches())
     loader = DataLoader(TensorDataset(X, Y), batch_size=16)
     assert same_samples(first, audit_of(loader))
-    assert same_samples(first, bnaudit.measure(classifier(seed=1), batches()))
+    assert same_samples(first, measure_alone(classifier(seed=1), batches()))
     last = X.contiguous(memory_format=torch.channels_last)
     assert same_samples(first, audit_of(batches(last)))
 
@@ -81,7 +82,7 @@ def test_a_data_set_is_the_same_in_batches_of_any_size() -> None:
 
 def test_it_is_that_of_the_last_pass() -> None:
     data = TensorDataset(X, Y)
-    once, twice = (bnaudit.recalibrate(classifier(), data, method=m) for m in ("ema", "sequential"))
+    once, twice = (recalibrate_alone(classifier(), data, method=m) for m in ("ema", "sequential"))
     measured = audit_of(data).data
     assert measured is not None
     found = {made.report.data.fingerprint for made in (once, twice)}

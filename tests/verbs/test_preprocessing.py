@@ -168,7 +168,9 @@ def test_images_of_any_size_and_of_no_whole_levels_are_judged_too(
         "gamma",
     ],
 )
-@pytest.mark.parametrize("levels", [True, False], ids=["8-bit", "float"])
+@pytest.mark.parametrize(
+    "levels", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["8-bit", "float"]
+)
 def test_another_camera_is_no_mistake_of_the_preprocessing(
     camera: Callable[[Tensor], Tensor], levels: bool, model: Net, pixels: Tensor
 ) -> None:

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from alone import recalibrate_alone
 from tiny_models import classifier, images
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-import bnaudit
 from bnaudit.errors import InputError, ModelError
 from bnaudit.verbs.sources import reader_of, split_reader
 
@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 def trained(x: Tensor) -> nn.Module:
     """A classifier whose statistics are those of `x`: it is right wherever labels come from it."""
     model = classifier()
-    bnaudit.recalibrate(model, [x])
+    recalibrate_alone(model, [x])
     return model.eval()
 
 
@@ -58,7 +58,7 @@ def data() -> tuple[Tensor, Tensor]:
 def test_without_verification_the_statistics_are_written_and_can_be_put_back() -> None:
     model, (x, _) = classifier(), images()
     before = statistics_of(model)
-    result = bnaudit.recalibrate(model, TensorDataset(x))
+    result = recalibrate_alone(model, TensorDataset(x))
     after = statistics_of(model)
     assert result.applied
     assert result.decision.level == "unverified"
@@ -78,7 +78,7 @@ def test_without_verification_the_statistics_are_written_and_can_be_put_back() -
 
 def test_what_is_written_is_what_the_result_holds() -> None:
     model, (x, _) = classifier(), images()
-    result = bnaudit.recalibrate(model, TensorDataset(x))
+    result = recalibrate_alone(model, TensorDataset(x))
     written = statistics_of(model)
     for name, (mean, var) in result.statistics.items():
         assert mean.dtype == var.dtype == torch.float64
@@ -90,7 +90,7 @@ def test_old_statistics_that_are_not_finite_are_put_back_bit_for_bit() -> None:
     model, (x, _) = classifier(), images()
     model[8].running_mean[2] = float("nan")  # the last layer: no other one sees it
     before = statistics_of(model)
-    result = bnaudit.recalibrate(model, TensorDataset(x))
+    result = recalibrate_alone(model, TensorDataset(x))
     assert model[8].running_mean.isfinite().all()
     result.revert()
     assert same(statistics_of(model), before)
@@ -100,9 +100,9 @@ def test_old_statistics_that_are_not_finite_are_put_back_bit_for_bit() -> None:
 def test_statistics_that_are_not_finite_are_repaired(method: Any) -> None:
     """One infinite input in training leaves NaN for good: exact needs nothing of the old ones."""
     model, (x, _) = classifier(), images()
-    expected = bnaudit.recalibrate(classifier(), TensorDataset(x), method=method).statistics
+    expected = recalibrate_alone(classifier(), TensorDataset(x), method=method).statistics
     model[1].running_mean[2] = float("nan")
-    found = bnaudit.recalibrate(model, TensorDataset(x), method=method).statistics
+    found = recalibrate_alone(model, TensorDataset(x), method=method).statistics
     for name, (mean, var) in expected.items():
         torch.testing.assert_close(found[name], (mean, var))
 
@@ -110,10 +110,10 @@ def test_statistics_that_are_not_finite_are_repaired(method: Any) -> None:
 @pytest.mark.parametrize("wrap", [nn.DataParallel, AveragedModel])
 def test_the_model_inside_a_wrapper_is_recalibrated(wrap: Callable[[nn.Module], Any]) -> None:
     x, _ = images()
-    expected = bnaudit.recalibrate(classifier(), TensorDataset(x)).statistics
+    expected = recalibrate_alone(classifier(), TensorDataset(x)).statistics
     wrapped = wrap(classifier())
     before = statistics_of(wrapped)
-    result = bnaudit.recalibrate(wrapped, TensorDataset(x))
+    result = recalibrate_alone(wrapped, TensorDataset(x))
     assert result.statistics.keys() == expected.keys()
     for name, (mean, _) in expected.items():
         assert torch.equal(wrapped.module.get_submodule(name).running_mean, mean.float())
@@ -124,7 +124,7 @@ def test_the_model_inside_a_wrapper_is_recalibrated(wrap: Callable[[nn.Module], 
 def test_the_same_call_twice_gives_the_same_report(data: tuple[Tensor, Tensor]) -> None:
     halves = TensorDataset(data[0][:300], data[1][:300]), TensorDataset(data[0][300:])
     reports = [
-        bnaudit.recalibrate(classifier(), halves[0], verify=halves[1], max_memory="1GB")
+        recalibrate_alone(classifier(), halves[0], verify=halves[1], max_memory="1GB")
         for _ in range(2)
     ]
     assert reports[0].report.to_json() == reports[1].report.to_json()
@@ -136,7 +136,7 @@ def test_the_same_call_twice_gives_the_same_report(data: tuple[Tensor, Tensor]) 
 def test_a_gain_is_accepted(data: tuple[Tensor, Tensor]) -> None:
     model, (x, y) = classifier(), data
     deployed = float((labels_by(model, x[300:]) == y[300:]).float().mean())
-    result = bnaudit.recalibrate(
+    result = recalibrate_alone(
         model, TensorDataset(x[:300]), verify=TensorDataset(x[300:], y[300:])
     )
     verification = result.report.verification
@@ -160,13 +160,13 @@ def test_a_loss_is_not_written_unless_it_is_forced(data: tuple[Tensor, Tensor]) 
     model, (x, y) = trained(data[0]), data
     before = statistics_of(model)
     arguments: Any = {"data": TensorDataset(3 * x[:300] - 4), "verify": TensorDataset(x, y)}
-    result = bnaudit.recalibrate(model, **arguments)
+    result = recalibrate_alone(model, **arguments)
     assert result.decision.level == "loss"
     assert not result.decision.use
     assert not result.applied
     assert same(statistics_of(model), before)
     assert "differ from the verification data" in result.decision.sentence
-    forced = bnaudit.recalibrate(model, **arguments, force=True)
+    forced = recalibrate_alone(model, **arguments, force=True)
     assert forced.decision.forced
     assert not forced.decision.accept
     assert forced.applied
@@ -182,7 +182,7 @@ def test_statistics_that_fit_already_are_accepted_without_a_gain(
     data: tuple[Tensor, Tensor],
 ) -> None:
     model, (x, y) = trained(data[0]), data
-    result = bnaudit.recalibrate(
+    result = recalibrate_alone(
         model, TensorDataset(x[:300]), verify=TensorDataset(x[300:], y[300:]), max_loss=10
     )
     assert result.decision.level == "no-loss"
@@ -196,7 +196,7 @@ def test_too_few_samples_leave_it_undecided_with_the_number_that_would_do(
     model, (x, _) = classifier(), data
     before = statistics_of(model)
     y = torch.arange(len(x)) % 4  # no network knows these
-    result = bnaudit.recalibrate(
+    result = recalibrate_alone(
         model, TensorDataset(x[:300]), verify=TensorDataset(x[300:340], y[300:340])
     )
     assert result.decision.level == "undecided"
@@ -210,7 +210,7 @@ def test_without_labels_a_better_fit_is_accepted_and_what_cannot_be_known_is_sai
     data: tuple[Tensor, Tensor],
 ) -> None:
     model, (x, _) = classifier(), data
-    result = bnaudit.recalibrate(model, TensorDataset(x[:300]), verify=TensorDataset(x[300:]))
+    result = recalibrate_alone(model, TensorDataset(x[:300]), verify=TensorDataset(x[300:]))
     verification = result.report.verification
     assert result.decision.level == "better-fit"
     assert result.applied
@@ -224,7 +224,7 @@ def test_without_labels_a_better_fit_is_accepted_and_what_cannot_be_known_is_sai
 def test_without_labels_a_worse_fit_is_not_written(data: tuple[Tensor, Tensor]) -> None:
     model, (x, _) = trained(data[0]), data
     before = statistics_of(model)
-    result = bnaudit.recalibrate(model, TensorDataset(3 * x[:300] - 4), verify=TensorDataset(x))
+    result = recalibrate_alone(model, TensorDataset(3 * x[:300] - 4), verify=TensorDataset(x))
     assert result.decision.level == "worse-fit"
     assert not result.applied
     assert same(statistics_of(model), before)
@@ -232,9 +232,7 @@ def test_without_labels_a_worse_fit_is_not_written(data: tuple[Tensor, Tensor]) 
 
 def test_with_nothing_to_change_nothing_is_forced() -> None:
     model, (x, y) = classifier(), images()
-    result = bnaudit.recalibrate(
-        model, TensorDataset(x, y), above=1e9, force=True, verify_split=0.5
-    )
+    result = recalibrate_alone(model, TensorDataset(x, y), above=1e9, force=True, verify_split=0.5)
     assert result.decision.level == "nothing-to-change"
     assert not result.applied
     assert result.report.verification is None
@@ -288,7 +286,7 @@ def test_a_split_has_every_sample_on_one_side(source: str, share: float) -> None
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_split_leaves_no_overlap_and_reads_what_was_asked(source: str) -> None:
     torch.manual_seed(0)
-    result = bnaudit.recalibrate(
+    result = recalibrate_alone(
         classifier(), SOURCES[source](), verify_split=0.5, samples=40, verify_samples=24
     )
     verification = result.report.verification
@@ -300,7 +298,7 @@ def test_a_split_leaves_no_overlap_and_reads_what_was_asked(source: str) -> None
 def test_a_split_of_data_with_duplicates_leaves_them_out() -> None:
     x, y = images(100)
     twice = TensorDataset(torch.cat([x, x[:20]]), torch.cat([y, y[:20]]))
-    result = bnaudit.recalibrate(classifier(), twice, verify_split=0.5)
+    result = recalibrate_alone(classifier(), twice, verify_split=0.5)
     verification = result.report.verification
     assert 0 < verification.overlap < 20
     assert verification.data.samples == verification.labelled == 60 - verification.overlap
@@ -308,12 +306,12 @@ def test_a_split_of_data_with_duplicates_leaves_them_out() -> None:
 
 def test_a_stream_of_one_batch_cannot_be_split() -> None:
     with pytest.raises(InputError, match="cannot be split"):
-        bnaudit.recalibrate(classifier(), [images()[0]], verify_split=0.5)
+        recalibrate_alone(classifier(), [images()[0]], verify_split=0.5)
 
 
 def test_one_sample_cannot_be_split() -> None:
     with pytest.raises(InputError, match="too few to be split"):
-        bnaudit.recalibrate(classifier(), TensorDataset(images(1)[0]), verify_split=0.5)
+        recalibrate_alone(classifier(), TensorDataset(images(1)[0]), verify_split=0.5)
 
 
 class Named(Dataset):
@@ -339,7 +337,13 @@ FORMS: dict[str, Callable[[Tensor, Tensor], Any]] = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "form",
+    [
+        pytest.param(form, marks=[pytest.mark.slow] * (form not in ("pairs", "tensors", "dicts")))
+        for form in FORMS
+    ],
+)
 def test_an_overlap_is_left_out_and_the_rest_is_verified(
     form: str, data: tuple[Tensor, Tensor]
 ) -> None:
@@ -349,7 +353,7 @@ def test_an_overlap_is_left_out_and_the_rest_is_verified(
 
     def verified(known: Tensor, labels: Tensor) -> Any:
         calibration = TensorDataset(x[:200], 3 - y[:200])
-        result = bnaudit.recalibrate(
+        result = recalibrate_alone(
             classifier(), calibration, verify=make(known, labels), batch_size=16
         )
         return result.report.verification
@@ -373,7 +377,7 @@ def test_verification_data_that_are_the_calibration_data_are_refused(
     model, (x, y) = classifier(), data
     before = statistics_of(model)
     with pytest.raises(InputError, match="prove nothing"):
-        bnaudit.recalibrate(
+        recalibrate_alone(
             model, FORMS[form](x[:100], y[:100]), verify=FORMS[form](x[40:140], y[40:140])
         )
     assert same(statistics_of(model), before)
@@ -382,8 +386,8 @@ def test_verification_data_that_are_the_calibration_data_are_refused(
 @pytest.mark.parametrize("form", FORMS)
 def test_data_of_every_form_calibrate_alike(form: str) -> None:
     x, y = images()
-    expected = bnaudit.recalibrate(classifier(), [x]).statistics
-    found = bnaudit.recalibrate(classifier(), FORMS[form](x, y)).statistics
+    expected = recalibrate_alone(classifier(), [x]).statistics
+    found = recalibrate_alone(classifier(), FORMS[form](x, y)).statistics
     for name, pair in expected.items():
         torch.testing.assert_close(found[name], pair, rtol=1e-5, atol=1e-5)
 
@@ -409,11 +413,11 @@ def numbered(x: Tensor, first: int) -> list[dict[str, Tensor]]:
 
 def test_numbers_of_samples_beside_the_images_do_not_hide_an_overlap() -> None:
     x, _ = images(200)
-    mixed = bnaudit.recalibrate(Numbered(), numbered(x[:100], 0), verify=numbered(x[80:], 500))
+    mixed = recalibrate_alone(Numbered(), numbered(x[:100], 0), verify=numbered(x[80:], 500))
     assert mixed.report.verification.overlap == 20
     assert mixed.report.verification.data.samples == 100
     with pytest.raises(InputError, match="prove nothing"):
-        bnaudit.recalibrate(Numbered(), numbered(x[:100], 0), verify=numbered(x[20:120], 500))
+        recalibrate_alone(Numbered(), numbered(x[:100], 0), verify=numbered(x[20:120], 500))
 
 
 class OfImages(nn.Module):
@@ -437,11 +441,11 @@ def test_lists_of_images_are_calibrated_split_and_left_out_where_they_overlap(
     lists: list[Any] = [singles[i : i + 4] for i in range(0, 48, 4)]
     if targets:
         lists = [(one, [{"boxes": torch.zeros(1, 4)} for _ in one]) for one in lists]
-    known = bnaudit.recalibrate(OfImages(), lists[:8], verify=[*lists[6:], *lists[10:]])
+    known = recalibrate_alone(OfImages(), lists[:8], verify=[*lists[6:], *lists[10:]])
     assert known.report.verification.overlap == 8
     assert known.report.verification.data.samples == 24
     assert known.report.verification.relative_rms > 0
-    split = bnaudit.recalibrate(OfImages(), lists, verify_split=0.5)
+    split = recalibrate_alone(OfImages(), lists, verify_split=0.5)
     assert split.report.data.samples == split.report.verification.data.samples == 24
     assert split.report.residual < 1e-6
 
@@ -452,9 +456,9 @@ def test_lists_of_images_are_calibrated_split_and_left_out_where_they_overlap(
 def test_too_little_memory_for_a_number_of_samples_takes_a_subset_and_says_its_size() -> None:
     x, _ = images(200)
     said: list[str] = []
-    whole = bnaudit.recalibrate(classifier(), TensorDataset(x), samples=200, batch_size=8)
+    whole = recalibrate_alone(classifier(), TensorDataset(x), samples=200, batch_size=8)
     limit = whole.report.memory.needed // 2
-    result = bnaudit.recalibrate(
+    result = recalibrate_alone(
         classifier(),
         TensorDataset(x),
         samples=200,
@@ -476,13 +480,13 @@ def test_too_little_memory_for_a_number_of_samples_takes_a_subset_and_says_its_s
 
 def test_a_stream_that_does_not_fit_gives_its_first_batches() -> None:
     x, _ = images(200)
-    whole = bnaudit.recalibrate(classifier(), x.split(8), samples=200)
+    whole = recalibrate_alone(classifier(), x.split(8), samples=200)
     limit = whole.report.memory.needed // 2
-    result = bnaudit.recalibrate(classifier(), x.split(8), samples=200, max_memory=limit)
+    result = recalibrate_alone(classifier(), x.split(8), samples=200, max_memory=limit)
     taken = result.report.data.samples
     assert 40 < taken < 100
     assert f"the loader's first {taken}" in result.report.notes[0]
-    expected = bnaudit.recalibrate(classifier(), x[:taken].split(8)).statistics
+    expected = recalibrate_alone(classifier(), x[:taken].split(8)).statistics
     for name, pair in expected.items():
         torch.testing.assert_close(result.statistics[name], pair)
 
@@ -490,8 +494,8 @@ def test_a_stream_that_does_not_fit_gives_its_first_batches() -> None:
 @pytest.mark.parametrize("max_memory", [100_000, "100kB", "0.1 MB"])
 def test_too_little_memory_for_all_samples_goes_layer_by_layer(max_memory: int | str) -> None:
     x, _ = images(200)
-    expected = bnaudit.recalibrate(classifier(), TensorDataset(x)).statistics
-    result = bnaudit.recalibrate(classifier(), TensorDataset(x), max_memory=max_memory)
+    expected = recalibrate_alone(classifier(), TensorDataset(x)).statistics
+    result = recalibrate_alone(classifier(), TensorDataset(x), max_memory=max_memory)
     assert (result.report.asked, result.report.method) == ("exact", "sequential")
     assert result.report.data.samples == 200
     assert "layer by layer" in result.report.notes[0]
@@ -501,7 +505,7 @@ def test_too_little_memory_for_all_samples_goes_layer_by_layer(max_memory: int |
 
 def test_less_memory_than_a_batch_needs_goes_layer_by_layer() -> None:
     x, _ = images(200)
-    result = bnaudit.recalibrate(classifier(), TensorDataset(x), samples=200, max_memory=1000)
+    result = recalibrate_alone(classifier(), TensorDataset(x), samples=200, max_memory=1000)
     assert result.report.method == "sequential"
     assert result.report.data.samples == 200
 
@@ -509,7 +513,7 @@ def test_less_memory_than_a_batch_needs_goes_layer_by_layer() -> None:
 @pytest.mark.parametrize("size", [0, -1])
 def test_a_limit_of_no_memory_is_refused(size: int) -> None:
     with pytest.raises(InputError, match="max_memory"):
-        bnaudit.recalibrate(classifier(), TensorDataset(images()[0]), max_memory=size)
+        recalibrate_alone(classifier(), TensorDataset(images()[0]), max_memory=size)
 
 
 # What is asked
@@ -538,19 +542,19 @@ class Deep(nn.Module):
 def test_layers_are_chosen_by_globs_and_regular_expressions(
     layers: Any, changed: list[str]
 ) -> None:
-    result = bnaudit.recalibrate(Deep(), [images()[0]], layers=layers)
+    result = recalibrate_alone(Deep(), [images()[0]], layers=layers)
     assert sorted(result.statistics) == changed
     assert [layer.name for layer in result.report.layers if layer.changed] == changed
 
 
 def test_a_pattern_that_matches_nothing_is_told_the_nearest_name() -> None:
     with pytest.raises(InputError, match=r"features\.norn1.*matches no layer.*features\.norm1"):
-        bnaudit.recalibrate(Deep(), [images()[0]], layers="features.norn1")
+        recalibrate_alone(Deep(), [images()[0]], layers="features.norn1")
 
 
 def test_a_pattern_that_is_no_regular_expression_is_told_so() -> None:
     with pytest.raises(InputError, match="not a regular expression"):
-        bnaudit.recalibrate(Deep(), [images()[0]], layers="/(/")
+        recalibrate_alone(Deep(), [images()[0]], layers="/(/")
 
 
 WRONG: dict[str, dict[str, Any]] = {
@@ -578,7 +582,7 @@ def test_an_argument_that_cannot_be_meant_is_refused(arguments: dict[str, Any]) 
     model, (x, y) = classifier(), images()
     before = statistics_of(model)
     with pytest.raises(InputError):
-        bnaudit.recalibrate(model, TensorDataset(x, y), **arguments)
+        recalibrate_alone(model, TensorDataset(x, y), **arguments)
     assert same(statistics_of(model), before)
 
 
@@ -589,18 +593,18 @@ def test_calibration_data_given_as_verification_data_are_refused(data: Any) -> N
     model = classifier()
     before = statistics_of(model)
     with pytest.raises(InputError, match="verify is the calibration data"):
-        bnaudit.recalibrate(model, data, verify=data)
+        recalibrate_alone(model, data, verify=data)
     assert same(statistics_of(model), before)
 
 
 def test_a_model_without_batchnorm_is_told_so() -> None:
     with pytest.raises(ModelError, match="nothing to recalibrate"):
-        bnaudit.recalibrate(nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), [images()[0]])
+        recalibrate_alone(nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), [images()[0]])
 
 
 def test_a_model_whose_layers_keep_no_statistics_has_nothing_to_change() -> None:
     layers = [nn.BatchNorm2d(3, track_running_stats=False), nn.Flatten()]
-    result = bnaudit.recalibrate(nn.Sequential(*layers), [images()[0]])
+    result = recalibrate_alone(nn.Sequential(*layers), [images()[0]])
     assert result.decision.level == "nothing-to-change"
     assert "no running statistics" in result.report.layers[0].reason
 
@@ -608,14 +612,14 @@ def test_a_model_whose_layers_keep_no_statistics_has_nothing_to_change() -> None
 @pytest.mark.parametrize("data", [[], iter([]), [torch.zeros(0, 3, 8, 8)]])
 def test_data_without_a_sample_are_told_so(data: Any) -> None:
     with pytest.raises(InputError, match="no batch"):
-        bnaudit.recalibrate(classifier(), data)
+        recalibrate_alone(classifier(), data)
 
 
 def test_verification_data_without_a_sample_are_told_so() -> None:
     model = classifier()
     before = statistics_of(model)
     with pytest.raises(InputError, match="verification"):
-        bnaudit.recalibrate(model, [images()[0]], verify=iter([]))
+        recalibrate_alone(model, [images()[0]], verify=iter([]))
     assert same(statistics_of(model), before)
 
 
@@ -626,10 +630,10 @@ def test_a_forward_of_the_users_own_is_used_for_everything(data: tuple[Tensor, T
     def forward(model: nn.Module, batch: Any) -> Tensor:
         return model(batch["a"] * 2)
 
-    found = bnaudit.recalibrate(
+    found = recalibrate_alone(
         classifier(), batches[:6], verify=batches[6:], forward=forward
     ).statistics
-    expected = bnaudit.recalibrate(classifier(), [2 * x[:300]]).statistics
+    expected = recalibrate_alone(classifier(), [2 * x[:300]]).statistics
     for name, pair in expected.items():
         torch.testing.assert_close(found[name], pair, rtol=1e-5, atol=1e-5)
 
@@ -640,7 +644,7 @@ def test_a_forward_of_the_users_own_is_used_for_everything(data: tuple[Tensor, T
 @pytest.mark.parametrize("method", ["exact", "sequential", "precise", "ema"])
 def test_the_report_is_one_valid_json_document(method: Any, data: tuple[Tensor, Tensor]) -> None:
     x, y = data
-    result = bnaudit.recalibrate(
+    result = recalibrate_alone(
         classifier(), TensorDataset(x, y), verify_split=0.5, method=method, prior=16
     )
 
@@ -658,13 +662,13 @@ def test_the_report_is_one_valid_json_document(method: Any, data: tuple[Tensor, 
 
 
 def test_the_table_has_a_row_for_every_layer() -> None:
-    frame = bnaudit.recalibrate(classifier(), [images()[0]], layers="4").to_frame()
+    frame = recalibrate_alone(classifier(), [images()[0]], layers="4").to_frame()
     assert len(frame) == 3
 
 
 def test_the_shift_before_splits_into_own_and_inherited() -> None:
     """The first layer inherits nothing; total is at most own and inherited, up to eps."""
-    result = bnaudit.recalibrate(classifier(), TensorDataset(images(400)[0]))
+    result = recalibrate_alone(classifier(), TensorDataset(images(400)[0]))
     first, *others = result.report.layers
     assert first.inherited_shift == pytest.approx(0, abs=1e-5)
     assert first.own_shift.plain == pytest.approx(first.calibration_before, rel=1e-4)
@@ -676,7 +680,7 @@ def test_the_shift_before_splits_into_own_and_inherited() -> None:
 
 def test_progress_and_words_are_the_callers() -> None:
     said: list[str] = []
-    bnaudit.recalibrate(classifier(), TensorDataset(images()[0]), say=said.append)
+    recalibrate_alone(classifier(), TensorDataset(images()[0]), say=said.append)
     assert any("activations of 200 samples" in line for line in said)
 
 
@@ -685,7 +689,7 @@ def test_the_mode_of_every_module_stays(mode: bool) -> None:
     model = classifier().train(mode)
     model[4].train(not mode)
     before = copy.deepcopy([module.training for module in model.modules()])
-    result = bnaudit.recalibrate(model, TensorDataset(images()[0]), verify_split=0.5)
+    result = recalibrate_alone(model, TensorDataset(images()[0]), verify_split=0.5)
     result.apply()
     assert [module.training for module in model.modules()] == before
 
@@ -693,7 +697,7 @@ def test_the_mode_of_every_module_stays(mode: bool) -> None:
 def test_training_goes_on_after_it_with_gradients() -> None:
     model, (x, y) = classifier().train(), images(32)
     with torch.inference_mode():
-        result = bnaudit.recalibrate(model, TensorDataset(x))
+        result = recalibrate_alone(model, TensorDataset(x))
     assert not any(
         t.is_inference() for m in model.modules() if isinstance(m, _BatchNorm) for t in m.buffers()
     )
@@ -707,4 +711,4 @@ def test_labels_beyond_the_classes_are_refused_or_left_out(labels: Tensor) -> No
     """Never counted as the nearest class: the accuracy would be made up."""
     x, _ = images(200)
     with pytest.raises(InputError):
-        bnaudit.recalibrate(classifier(), TensorDataset(3 - x), verify=TensorDataset(x, labels))
+        recalibrate_alone(classifier(), TensorDataset(3 - x), verify=TensorDataset(x, labels))
