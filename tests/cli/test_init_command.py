@@ -12,7 +12,7 @@ from PIL import Image
 from workplace import Ran, Run
 
 from bnaudit.config import Settings, read_config, resolve
-from bnaudit.targets.outlines import Shapes, outline_of
+from bnaudit.targets.outlines import Shapes, outline_of, torchvision_specs
 
 _KNOWN: dict[tuple[str, str], Shapes] = {}
 
@@ -25,8 +25,10 @@ def _once(spec: str, args: dict[str, object]) -> Shapes:
 
 
 @pytest.fixture(autouse=True)
-def _among_models_of_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each built once for all tests; timm's families are searched in tests of their own."""
+def _among_resnets_of_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each built once for all tests; all models are searched in tests of their own."""
+    resnets = [spec for spec in torchvision_specs() if "resnet" in spec]
+    monkeypatch.setattr("bnaudit.verbs.architectures.torchvision_specs", lambda: resnets)
     monkeypatch.setattr("bnaudit.verbs.architectures.timm_families", dict)
     monkeypatch.setattr("bnaudit.verbs.architectures.outline_of", _once)
     monkeypatch.setattr("bnaudit.verbs.fitting.outline_of", _once)
