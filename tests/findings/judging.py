@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from audits import chain, exactly_calibrated, gaussian
@@ -40,9 +42,14 @@ LAST = ("left.4", "right.4")
 """The last layers of the branches: no other inherits from them."""
 
 
+@cache
+def _calibrated(x: Tensor) -> nn.Module:
+    return exactly_calibrated(Branches(), x)
+
+
 def branches(wrong: Mapping[str, float] | None = None, x: Tensor = X) -> nn.Module:
     """Statistics exact on `x`, but for running variances that are off by these factors."""
-    model = exactly_calibrated(Branches(), x)
+    model = copy.deepcopy(_calibrated(x))
     for module in model.modules():  # as after training: a count of 0 would be a finding itself
         if isinstance(module, _BatchNorm) and module.num_batches_tracked is not None:
             module.num_batches_tracked.fill_(1000)

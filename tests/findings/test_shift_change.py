@@ -28,7 +28,7 @@ def measured(*shifts: float, samples: int = 400, seed: int = 0) -> Audit:
         offset = -shift
     generator = torch.Generator().manual_seed(seed)
     data = TensorDataset(torch.randn(samples, WIDTH, generator=generator))
-    return bnaudit.measure(nn.Sequential(*norms), data)
+    return bnaudit.measure(nn.Sequential(*norms), data, attribute="none")
 
 
 def debiased_square(layer: LayerAudit) -> float:
@@ -67,7 +67,7 @@ def test_the_interval_tells_a_change_from_none() -> None:
 
 def test_both_intervals_hold_the_true_change() -> None:
     covered, largest_covered = 0, 0
-    for seed in range(40):
+    for seed in range(24):
         before = measured(0.3, 0.5, 0.5, samples=200, seed=seed)
         after = measured(0.0, 0.1, 0.0, samples=200, seed=seed)
         layers = layer_shift_change(before, after)
@@ -77,8 +77,8 @@ def test_both_intervals_hold_the_true_change() -> None:
         true = math.sqrt(0.01 / 3) - math.sqrt((0.09 + 0.25 + 0.25) / 3)
         covered += (layers.low or 0) <= true <= (layers.high or 0)
         largest_covered += (largest.low or 0) <= 0.1 - 0.5 <= (largest.high or 0)
-    assert covered >= 35
-    assert largest_covered >= 36
+    assert covered >= 21
+    assert largest_covered >= 21
 
 
 def test_the_largest_layer_may_be_another_one_afterwards() -> None:

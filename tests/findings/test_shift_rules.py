@@ -24,9 +24,14 @@ def scaled_variances(model: nn.Module, factor: float, *names: str) -> nn.Module:
     return model
 
 
-@pytest.fixture
-def exact() -> nn.Module:
+@pytest.fixture(scope="module")
+def calibrated() -> nn.Module:
     return exactly_calibrated(chain(6), X)
+
+
+@pytest.fixture
+def exact(calibrated: nn.Module) -> nn.Module:
+    return copy.deepcopy(calibrated)
 
 
 def test_exact_statistics_are_not_shifted(exact: nn.Module) -> None:
