@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
+from torch import Tensor
 
 from bnaudit.engine.batches import Batch, labels_of
 from bnaudit.engine.books import LayerRecord
@@ -17,11 +19,15 @@ from bnaudit.engine.variants import Outcomes, Variant, variants_pass
 from bnaudit.errors import BnauditError, InputError
 from bnaudit.results import DataInfo
 from bnaudit.results.domains import COMMON, Against, Cell
+from bnaudit.stats.jackknife import MIN_GROUPS, jackknife
+from bnaudit.stats.moments import leave_one_out, merge, pool, scatter
 from bnaudit.stats.paired import mcnemar
+from bnaudit.stats.shift import channel_mean, squared_shift
+from bnaudit.verbs.figures import describe_layer
 from bnaudit.verbs.samples import Reader
 from bnaudit.verbs.scores import accuracy_between, loss_between, scores_of
 from bnaudit.verbs.sources import Source, data_info
-from bnaudit.verbs.verification import MOST_OVERLAP, Unseen, layer_figures
+from bnaudit.verbs.verification import MOST_OVERLAP, Unseen
 from bnaudit.verbs.workbench import Workbench
 
 ByName = Mapping[str, Mapping[BNLayer, Statistics]]
@@ -126,12 +132,31 @@ def _layer_shift(
     bench: Workbench, records: dict[str, LayerRecord], reader: Reader, samples: int
 ) -> float | None:
     """The root mean square over layers of their debiased ESM."""
-    figures = layer_figures(bench.subject.layers, records, reader.final_groups(samples))
+    final_groups = reader.final_groups(samples)
     squares = [
-        layer.total_shift.value**2 for layer in figures.values() if layer.total_shift is not None
+        _squared_esm(layer, records[layer.name], final_groups)
+        for layer in bench.subject.layers
+        if describe_layer(layer, records.get(layer.name)).status == "audited"
     ]
     mean = float(np.mean(squares)) if squares else float("nan")
     return mean**0.5 if np.isfinite(mean) else None
+
+
+def _squared_esm(layer: BNLayer, record: LayerRecord, final_groups: Tensor) -> float:
+    """D² of a layer, debiased where there are groups enough: the figure of `audit_layer` alone,
+    for there is one for every layer of every cell."""
+    parts = int(final_groups.max()) + 1
+    groups = reduce(merge, [scatter(s.groups, final_groups, parts) for s in record.sites])
+    groups = groups.select(groups.count > 0)
+    whole, eps = pool(groups), layer.eps or 0.0
+    squared = squared_shift(whole.mean[0], whole.var[0], *record.estimated, eps).total
+    plain = float(channel_mean(squared))
+    if len(groups.count) < MIN_GROUPS:
+        return plain
+    rest = leave_one_out(groups)
+    without = squared_shift(rest.mean, rest.var, *record.estimated, eps).total
+    known = jackknife(plain, channel_mean(without), groups.count)
+    return plain if known is None else max(0.0, known.debiased)
 
 
 def against(common: str, before: Outcomes, after: Outcomes, seed: int) -> Against:

@@ -24,7 +24,9 @@ from domain_models import (
 from bnaudit.checkpoints.bank import read_bank
 from bnaudit.errors import BnauditError, InputError
 from bnaudit.results.domains import CHECKPOINT, POOLED, Domains
+from bnaudit.verbs.apply_domain import apply_domain
 from bnaudit.verbs.domains import domains
+from bnaudit.verbs.measure import measure
 from bnaudit.verbs.recalibrate import recalibrate
 
 VIEWS = {"plain": lambda x: x, "bright": bright, "hazy": hazy}
@@ -73,6 +75,17 @@ def test_each_cell_is_what_a_model_with_these_statistics_does_on_these_data(
         accuracy, loss = accuracy_and_loss(digits_net(), other(others), other_labels)
         assert scores.accuracy is not None
         assert scores.accuracy.value == pytest.approx(accuracy, abs=1e-9)
+
+
+def test_the_shift_of_a_cell_is_that_of_an_audit(compared: tuple[Domains, Path]) -> None:
+    result, path = compared
+    images, labels = digits("verify")
+    model = digits_net()
+    with apply_domain(model, path, "bright"):
+        audit = measure(model, as_data(hazy(images), labels), attribute="none")
+    squares = [layer.total_shift.value**2 for layer in audit.audited]
+    expected = math.sqrt(np.mean(squares))
+    assert result.cell("bright", "hazy").shift == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_pooled_statistics_are_those_of_all_domains_in_one_data_set(
