@@ -118,7 +118,7 @@ def test_what_cannot_be_meant_is_one_line_and_exit_code_2(
 
 
 def test_a_threshold_decides_about_a_finding(sweep: Sweeping, on_digits: list[str]) -> None:
-    args = (SAMPLES / "lagging_ema.pt", *on_digits, "--values", "32,128", "--draws", "2", "--json")
+    args = (SAMPLES / "lagging_ema.pt", *on_digits, "--values", "16,128", "--draws", "1", "--json")
     found = {
         usual: [
             finding["code"]

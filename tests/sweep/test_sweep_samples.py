@@ -113,7 +113,7 @@ def test_the_same_seed_gives_the_same_sweep_and_the_model_is_left_alone() -> Non
 
 def test_where_the_held_out_data_are_others_not_even_all_samples_suffice() -> None:
     sweep = sweep_samples(
-        sample_model("healthy"), digits("train", 200), verify=brighter("test", 200), draws=2
+        sample_model("healthy"), digits("train", 200), verify=brighter("test", 200), draws=1
     )
     conclusion = sweep.conclusion("enough-samples")
     assert conclusion is not None
@@ -127,7 +127,11 @@ def test_without_labels_the_residual_alone_decides() -> None:
         return TensorDataset(pixels(split, samples)[0])
 
     sweep = sweep_samples(
-        sample_model("lagging_ema"), unlabelled("train", 300), verify=unlabelled("test", 150)
+        sample_model("lagging_ema"),
+        unlabelled("train", 300),
+        verify=unlabelled("test", 300),
+        values=[16, 128, 300],
+        draws=2,
     )
     conclusion = sweep.conclusion("enough-samples")
     assert conclusion is not None
