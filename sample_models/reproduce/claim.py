@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from reproduce.side_by_side import SideBySide
 from reproduce.significance import LEVEL, Test, difference_test, equivalence_test, holm_adjusted
 from reproduce.zoo import Zoo
 
@@ -112,7 +113,7 @@ class Claim:
 
     `primary` hypotheses decide the verdict, all of them have to hold; `secondary` ones are
     reported. Holm's correction is over both together. `remark` says something more, computed from
-    the figures of all seeds.
+    the figures of all seeds; `prepares`: the networks that are trained for all seeds at once.
     """
 
     key: str
@@ -127,6 +128,7 @@ class Claim:
     tables: tuple[Table, ...]
     plot: Callable[[Sequence[Any]], Figure]
     remark: Callable[[Sequence[Any]], str] | None = None
+    prepares: tuple[SideBySide, ...] = ()
 
     @property
     def hypotheses(self) -> tuple[Hypothesis, ...]:

@@ -23,7 +23,7 @@ from reproduce.claim import PERCENT, POINTS, Claim, Difference, Equivalence, Row
 from reproduce.drawing import COLOURS, categories, drawn, panels
 from reproduce.figures import accuracy_of
 from reproduce.networks import GROUPS, WIDTH, Norm, batch_norm, group_norm
-from reproduce.stacks import stack
+from reproduce.stacks import side_by_side, stack
 from reproduce.zoo import Zoo
 
 BATCHES = (2, 32)
@@ -133,4 +133,5 @@ CLAIM = Claim(
         ),
     ),
     plot=plot,
+    prepares=tuple(side_by_side(2, norm) for norm in (batch_norm, group_norm, batch_group_norm)),
 )

@@ -21,18 +21,17 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import nn
 
-from bnaudit import nn as bnn
 from bnaudit.results import Audit
 from reproduce.claim import NATS, PERCENT, POINTS, SHIFT, Claim, Difference, Row, Table
 from reproduce.drawing import COLOURS, MARKERS, band, categories, drawn, panels
 from reproduce.figures import deployed, inference, measured, shift_of, train_mode
-from reproduce.networks import P12, batch_norm
-from reproduce.stacks import BATCHES, RECIPES, stack
-from reproduce.training import fit
+from reproduce.stacks import BATCHES, side_by_side, stack
 from reproduce.zoo import Zoo
 
 FROZEN_FROM = 5
 """The epoch, of 6 at batch 2, from which on the statistics are frozen."""
+
+FROZEN = side_by_side(2, frozen_from=FROZEN_FROM)
 
 
 @dataclass(frozen=True)
@@ -71,17 +70,8 @@ def run(zoo: Zoo) -> Figures:
     return Figures(
         tuple(_errors(zoo, batch_size) for batch_size in BATCHES),
         _fine_tuned(zoo, stack(zoo, BATCHES[0])),
-        _fine_tuned(zoo, _frozen(zoo)),
+        _fine_tuned(zoo, zoo.prepared(FROZEN)),
     )
-
-
-def _frozen(zoo: Zoo) -> nn.Module:
-    def freeze(epoch: int, network: nn.Module) -> None:
-        if epoch == FROZEN_FROM:
-            bnn.freeze(network)
-
-    build = partial(P12, batch_norm)
-    return fit(build, RECIPES[BATCHES[0]], zoo.train, zoo.seed, each_epoch=freeze)
 
 
 def _errors(zoo: Zoo, batch_size: int) -> Errors:
@@ -231,4 +221,5 @@ CLAIM = Claim(
         ),
     ),
     plot=plot,
+    prepares=(side_by_side(2), side_by_side(8), FROZEN),
 )

@@ -25,7 +25,7 @@ from reproduce.data import SHIFTS
 from reproduce.drawing import COLOURS, MARKERS, band, drawn, panels
 from reproduce.figures import attributed, deployed, measured, plain_shift, root_mean_square
 from reproduce.networks import DEPTH, Norm, batch_norm, group_norm_at_every_second
-from reproduce.stacks import stack
+from reproduce.stacks import side_by_side, stack
 from reproduce.zoo import Zoo
 
 COMMON = tuple(f"norms.{position}" for position in range(0, DEPTH, 2))
@@ -192,4 +192,5 @@ CLAIM = Claim(
         ),
     ),
     plot=plot,
+    prepares=(side_by_side(2), side_by_side(2, group_norm_at_every_second)),
 )

@@ -25,7 +25,7 @@ from reproduce.claim import FACTOR, PLAIN, SHIFT, Claim, Difference, Row, Table
 from reproduce.drawing import COLOURS, MARKERS, band, drawn, panels
 from reproduce.figures import attributed, plain_shift, root_mean_square
 from reproduce.networks import DEPTH
-from reproduce.stacks import BATCHES, stack
+from reproduce.stacks import BATCHES, side_by_side, stack
 from reproduce.zoo import Zoo
 
 LAST_THIRD = slice(DEPTH - DEPTH // 3, DEPTH)
@@ -184,4 +184,5 @@ CLAIM = Claim(
         ),
     ),
     plot=plot,
+    prepares=(side_by_side(2), side_by_side(8)),
 )

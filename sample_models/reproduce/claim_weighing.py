@@ -23,18 +23,25 @@ from train import Recipe
 
 import bnaudit
 from reproduce.claim import NATS, PERCENT, PLAIN, POINTS, Claim, Difference, Row, Table
-from reproduce.data import Images, Noise
+from reproduce.data import Images, Noise, digits
 from reproduce.drawing import COLOURS, MARKERS, band, drawn, panels
 from reproduce.figures import PASS
 from reproduce.networks import R9
-from reproduce.stacks import stack
-from reproduce.training import fit
+from reproduce.side_by_side import SideBySide
+from reproduce.stacks import side_by_side, stack
 from reproduce.zoo import Zoo
 
 WEIGHTS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
 NOISE = 0.4
 FEW = 300
 RECIPE = Recipe(batch_size=4, learning_rate=0.01)
+
+
+def _few(seed: int) -> Images:
+    return digits("train").first(FEW).through(Noise(NOISE, seed=seed + 1))
+
+
+NOISY = SideBySide("R9-batch-4-noise", R9, RECIPE, _few)
 NAMES = {"noisy": "R9, batch 4, noise 0.4", "stack": "P12, batch 2"}
 
 
@@ -58,11 +65,9 @@ class Figures:
 
 def run(zoo: Zoo) -> Figures:
     """Sweep the weight on the `verify` and on the test images."""
-    few = zoo.train.first(FEW).through(Noise(NOISE, seed=zoo.seed + 1))
-    noisy = fit(R9, RECIPE, few, zoo.seed)
     through = Noise(NOISE, seed=0)
     return Figures(
-        _network(noisy, zoo.verify.through(through), zoo.test.through(through)),
+        _network(zoo.prepared(NOISY), zoo.verify.through(through), zoo.test.through(through)),
         _network(stack(zoo, 2), zoo.verify, zoo.test),
     )
 
@@ -172,4 +177,5 @@ CLAIM = Claim(
         ),
     ),
     plot=plot,
+    prepares=(NOISY, side_by_side(2)),
 )

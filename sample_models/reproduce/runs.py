@@ -17,7 +17,8 @@ from pydantic import TypeAdapter
 
 from reproduce.catalogue import CLAIMS
 from reproduce.claim import Claim
-from reproduce.zoo import Zoo
+from reproduce.side_by_side import SideBySide
+from reproduce.zoo import Zoo, missing, train_side_by_side
 
 
 @dataclass(frozen=True)
@@ -40,26 +41,52 @@ def run_all(
 
     `seeds` None: as many as each claim asks for.
     """
-    tasks: dict[int, list[str]] = {}
-    for claim in claims:
-        for seed in range(first_seed, first_seed + (seeds or claim.seeds)):
-            if not _file(folder, claim.key, seed).exists():
-                tasks.setdefault(seed, []).append(claim.key)
     with ProcessPoolExecutor(
         jobs, mp_context=get_context("spawn"), initializer=partial(torch.set_num_threads, 1)
     ) as pool:
+        prepared = [
+            pool.submit(train_side_by_side, kind, own_seeds, folder)
+            for kind, own_seeds in _side_by_side(claims, seeds, first_seed)
+            if missing(kind, own_seeds, folder)
+        ]
+        for training in as_completed(prepared):
+            training.result()
+        tasks = _tasks(claims, seeds, first_seed, folder)
         done = [pool.submit(run_seed, seed, keys, folder) for seed, keys in sorted(tasks.items())]
         for future in as_completed(done):
             yield from future.result()
 
 
+def _side_by_side(
+    claims: Sequence[Claim], seeds: int | None, first_seed: int
+) -> list[tuple[SideBySide, range]]:
+    """What is trained for all seeds at once, with the seeds."""
+    most: dict[SideBySide, int] = {}
+    for claim in claims:
+        for kind in claim.prepares:
+            most[kind] = max(seeds or claim.seeds, most.get(kind, 0))
+    return [(kind, range(first_seed, first_seed + count)) for kind, count in most.items()]
+
+
+def _tasks(
+    claims: Sequence[Claim], seeds: int | None, first_seed: int, folder: Path
+) -> dict[int, list[str]]:
+    """The claims that lack figures, by seed."""
+    tasks: dict[int, list[str]] = {}
+    for claim in claims:
+        for seed in range(first_seed, first_seed + (seeds or claim.seeds)):
+            if not _file(folder, claim.key, seed).exists():
+                tasks.setdefault(seed, []).append(claim.key)
+    return tasks
+
+
 def run_seed(seed: int, keys: Iterable[str], folder: Path) -> list[SeedRun]:
     """Run these claims for one seed and write the figures of each as soon as it is done."""
-    zoo, runs = Zoo(seed), []
+    zoo, runs = Zoo(seed, folder), []
     for key in keys:
-        began = time.process_time()
+        began = time.process_time() + zoo.seconds
         figures = CLAIMS[key].run(zoo)
-        run = SeedRun(key, seed, time.process_time() - began, figures)
+        run = SeedRun(key, seed, time.process_time() + zoo.seconds - began, figures)
         path = _file(folder, key, seed)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(asdict(run)))

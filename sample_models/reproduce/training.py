@@ -26,31 +26,41 @@ def fit(
     data: Images,
     seed: int,
     batches: Batches = shuffled,
-    each_epoch: Callable[[int, nn.Module], None] | None = None,
 ) -> nn.Module:
     """Return the network that `build` makes, trained from `seed`, in `eval()`.
 
-    As `train.train` does it. `each_epoch(epoch, network)` is called when an epoch (from 1) begins.
-    Networks that draw equally many weights start from the same ones for the same seed.
+    As `train.train` does it. Networks that draw equally many weights start from the same ones for
+    the same seed.
     """
     torch.manual_seed(seed)
     network = build().train()
-    for module in network.modules():
-        if isinstance(module, nn.modules.batchnorm._NormBase):
-            module.momentum = recipe.bn_momentum
-    optimizer = torch.optim.SGD(
-        network.parameters(), lr=recipe.learning_rate, momentum=0.9, weight_decay=5e-4
-    )
-    steps = recipe.epochs * (len(data.labels) // recipe.batch_size)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: recipe.schedule(step / steps)
-    )
-    for epoch in range(1, recipe.epochs + 1):
-        if each_epoch is not None:
-            each_epoch(epoch, network)
+    set_momentum(network, recipe)
+    optimizer, scheduler = optimiser(network, recipe, len(data.labels))
+    for _ in range(recipe.epochs):
         for batch in batches(data.labels, recipe):
             optimizer.zero_grad()
             functional.cross_entropy(network(data.images[batch]), data.labels[batch]).backward()
             optimizer.step()
             scheduler.step()
     return network.eval()
+
+
+def set_momentum(network: nn.Module, recipe: Recipe) -> None:
+    """Give every layer with running statistics the recipe's momentum."""
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            module.momentum = recipe.bn_momentum
+
+
+def optimiser(
+    network: nn.Module, recipe: Recipe, samples: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """SGD with momentum 0.9 and weight decay 5e-4, and its schedule, one step a batch."""
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=recipe.learning_rate, momentum=0.9, weight_decay=5e-4
+    )
+    steps = recipe.epochs * (samples // recipe.batch_size)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: recipe.schedule(step / steps)
+    )
+    return optimizer, scheduler
