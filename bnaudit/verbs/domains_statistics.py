@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from bnaudit.engine.batches import slice_batch
@@ -61,7 +62,7 @@ def statistics_of(bench: Workbench, source: Source, what: str) -> DomainStatisti
     if not plan.trial.calls:
         raise ModelError(none_reached(subject.layers))
     chosen, kept = select_layers(subject.layers, plan.trial, (), frozen=False)
-    rule = MixingRule(own_statistics(subject.layers), 1.0, None, {})
+    rule = MixingRule(own_statistics(subject.layers), 1.0, None, _stored(bench))
     with bench.progress(f"statistics: {what}", len(chosen), "layers") as advance:
         found = calibrate(subject, chosen, plan, rule, choice, advance)
     groups = {
@@ -79,6 +80,13 @@ def statistics_of(bench: Workbench, source: Source, what: str) -> DomainStatisti
         info,
         (*plan.notes, *plan.trial.dependence, *found.notes),
     )
+
+
+def _stored(bench: Workbench) -> dict[str, torch.dtype]:
+    """The dtype of each layer's statistics in the file: what is compared is what can be written."""
+    dtypes = bench.weights.dtypes if bench.weights is not None else {}
+    ending = ".running_var"
+    return {n.removesuffix(ending): d for n, d in dtypes.items() if n.endswith(ending)}
 
 
 def _named(what: str, bench: Workbench) -> Any:

@@ -121,6 +121,21 @@ def trained(model: nn.Module, epochs: int) -> nn.Module:
     return model.eval()
 
 
+class Twice(nn.Module):
+    """Looks a second time at bright batches: not all make the same calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, 1, 3, padding=1), nn.BatchNorm2d(1)
+        self.last = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Class scores."""
+        for _ in range(2 if float(x.mean()) < 0.5 else 1):
+            x = torch.relu(self.norm(self.conv(x)))
+        return self.last(x.flatten(1))
+
+
 @cache
 def trained_levels() -> Levels:
     torch.manual_seed(0)

@@ -12,6 +12,7 @@ import torch
 from domain_models import (
     Levels,
     SeparateLevels,
+    Twice,
     accuracy_and_loss,
     as_data,
     bright,
@@ -272,6 +273,17 @@ def test_levels_that_are_alike_share_their_statistics_for_free() -> None:
     flat = 0.02 * noise + images.mean((1, 2, 3), keepdim=True)
     made = domains(model, {"flat": as_data(flat, labels)})
     assert made.sharing is not None
+    assert "BN313" not in {finding.code for finding in made.findings}
+
+
+def test_batches_that_make_other_calls_leave_a_note() -> None:
+    torch.manual_seed(0)
+    images, _ = digits("test")
+    batches = [images[:32], images[32:64] + 1, images[64:96], images[96:128] + 1]
+    made = domains(Twice(), {"all": batches}, verify={"all": [images[128:160]]})
+    assert made.sharing is not None
+    assert made.sharing.separate is None
+    assert "statistics for each call were not tried" in (made.sharing.note or "")
     assert "BN313" not in {finding.code for finding in made.findings}
 
 
