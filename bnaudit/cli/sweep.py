@@ -159,7 +159,8 @@ def example_weight(
     general: General,
     *,
     values: Annotated[
-        str | None, values_option("0, 0.01, … 1", "Weights of the example's own statistics, 0 to 1")
+        str | None,
+        values_option("0, 0.02, … 0.5", "Weights of the example's own statistics, 0 to 1"),
     ] = None,
     samples: Annotated[str | None, options.samples_option(2000)] = None,
 ) -> None:

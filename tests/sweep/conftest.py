@@ -2,26 +2,13 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from sweep_inputs import SAMPLES
+from sweep_runs import Sweeping, SweepRan
 
 from bnaudit.cli import main
-
-
-@dataclass(frozen=True)
-class SweepRan:
-    """What a run of the command left behind: its exit code and both streams."""
-
-    code: int
-    out: str
-    err: str
-
-
-Sweeping = Callable[..., SweepRan]
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import typer
-from conftest import Sweeping
 from sweep_inputs import SAMPLES
+from sweep_runs import Sweeping
 
 from bnaudit.cli.main import app
 from bnaudit.cli.sweep import sweep as sweep_app
