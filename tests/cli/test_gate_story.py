@@ -63,6 +63,7 @@ data = "npz:digits.npz"
 data_arg = { split = "test" }
 transform = "net.py:transform"
 samples = "all"
+attribute = "none"
 
 [gate]
 min_accuracy = 0.85
