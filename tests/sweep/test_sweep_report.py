@@ -26,7 +26,10 @@ from bnaudit.verbs.sweep_prior import sweep_prior
 def swept() -> Sweep:
     """Read back from its document: nothing else is at hand."""
     sweep = sweep_momentum(
-        sample_model("lagging_ema"), digits("train", 256), verify=digits("test", 100)
+        sample_model("lagging_ema"),
+        digits("train", 256),
+        verify=digits("test", 100),
+        values=[0.001, 0.1, 0.3, 1],
     )
     return Sweep.from_json(sweep.to_json())
 
