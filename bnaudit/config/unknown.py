@@ -13,8 +13,8 @@ from bnaudit.config.names import nearest
 from bnaudit.config.settings import Settings
 
 VERBS = (
-    *("compare", "config", "explain", "init", "inspect", "measure", "recalibrate", "report"),
-    "restore",
+    *("advise", "compare", "config", "domains", "explain", "init", "inspect", "leakage"),
+    *("measure", "recalibrate", "report", "restore", "sweep"),
 )
 """Names of verbs that people may try as tables; `gate` is one."""
 

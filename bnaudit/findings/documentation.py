@@ -19,6 +19,9 @@ SUBJECTS = {
     "State": "a checkpoint or a model by itself",
     "Lineage": "a checkpoint against its parent",
     "Audit": "a measurement on data",
+    "Sweep": "the values of one quantity (`bnaudit sweep`)",
+    "Domains": "a comparison of domains (`bnaudit domains`)",
+    "Leakage": "outputs among other batch mates (`bnaudit leakage`)",
 }
 """What is judged, by the name of the type."""
 
