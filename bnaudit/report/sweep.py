@@ -39,15 +39,12 @@ def print_sweep(sweep: Sweep, console: Console) -> None:
 
 
 def _print_loaded(sweep: Sweep, console: Console) -> None:
-    data = {"calibration": sweep.calibration} if sweep.calibration is not None else {}
-    data |= {ROLES[one.role]: one.info for one in sweep.data}
-    seen: dict[str, str] = {}
-    unique = {}
-    for word, info in data.items():
-        same = seen.setdefault(info.fingerprint, word)
-        if same == word:
-            unique[word] = info
-    grid = loaded(sweep.model, unique, f"{sweep.device}, {sweep.dtype}")
+    tried = {ROLES[one.role]: one.info for one in sweep.data}
+    known = {info.fingerprint for info in tried.values()}
+    calibration = sweep.calibration
+    own = calibration is not None and calibration.fingerprint not in known
+    data = {"calibration": calibration, **tried} if own and calibration is not None else tried
+    grid = loaded(sweep.model, data, f"{sweep.device}, {sweep.dtype}")
     for note in sweep.notes:
         grid.add_row("note", Text(note))
     console.print(grid)

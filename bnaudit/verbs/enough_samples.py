@@ -38,9 +38,10 @@ class OfSize:
 
 @dataclass(frozen=True)
 class _Judged:
-    """One number of samples against the largest one."""
+    """One number of samples against the largest one; `last`: whether it is that."""
 
     size: int
+    last: bool
     accuracy: Change | None
     loss: Change | None
     residual: Figure
@@ -53,10 +54,15 @@ class _Judged:
 
     @property
     def surely(self) -> bool:
-        """Whether it is by the limits of their intervals."""
+        """Whether it is by the limits of their intervals, which a single draw has not.
+
+        Of the largest number the figure itself counts: it mostly takes all the data, once.
+        """
         low = self.accuracy.low if self.accuracy is not None else 0.0
-        high = self.residual.high if self.residual.high is not None else self.residual.value
-        return low is not None and low >= -MOST_LOSS and high <= NOISE_ENOUGH
+        high = self.residual.value if self.last else self.residual.high
+        if low is None or high is None:
+            return False
+        return low >= -MOST_LOSS and high <= NOISE_ENOUGH
 
 
 def enough_samples(by_size: Sequence[OfSize], seed: int) -> Conclusion | None:
@@ -109,16 +115,15 @@ def _judged(one: OfSize, largest: OfSize, seed: int) -> _Judged | None:
     residual = Figure(*over_draws(np.array(values)))
     labelled = ~np.isnan(one.outcomes[0].correct)
     if one is largest or not labelled.any():
-        return _Judged(one.size, _none(one, labelled), None, residual)
+        return _Judged(one.size, one is largest, _none(one, labelled), None, residual)
     accuracy = accuracy_change_over_draws(
         largest.stacked("correct", labelled), one.stacked("correct", labelled)
     )
     loss = mean_change_over_draws(
         largest.stacked("loss", labelled), one.stacked("loss", labelled), seed
     )
-    return _Judged(
-        one.size, Change(*accuracy), Change(*loss) if loss is not None else None, residual
-    )
+    change = Change(*loss) if loss is not None else None
+    return _Judged(one.size, False, Change(*accuracy), change, residual)
 
 
 def _none(one: OfSize, labelled: Array) -> Change | None:
@@ -152,7 +157,7 @@ def _sentence(answer: _Judged, largest: _Judged, surely: _Judged | None, *, sure
     if surely is not None and surely.size < largest.size:
         certain = f"for certain (95%) it takes {surely.size:,}"
     else:
-        certain = "the held-out data are too few, or the draws too different, to be certain (95%)"
+        certain = "held-out data or draws are too few, or differ too much, to be certain (95%)"
     return f"Probably {answer.size:,} samples suffice: {cost}, and {residual}; {certain}."
 
 

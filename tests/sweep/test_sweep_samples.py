@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import bnaudit
 from bnaudit.errors import InputError
-from bnaudit.results.sweep import Sweep
+from bnaudit.results.sweep import Conclusion, Sweep
 from bnaudit.verbs.sweep_samples import sweep_samples
 
 
@@ -109,6 +109,26 @@ def test_the_same_seed_gives_the_same_sweep_and_the_model_is_left_alone() -> Non
     assert run(1).points[0].shift != run(2).points[0].shift
     assert model.training
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_a_single_draw_is_never_certain() -> None:
+    def conclusion(draws: int) -> Conclusion:
+        made = sweep_samples(
+            sample_model("lagging_ema"),
+            TensorDataset(pixels("train", 300)[0]),
+            verify=TensorDataset(pixels("test", 200)[0]),
+            values=[200, 300],
+            draws=draws,
+        )
+        found = made.conclusion("enough-samples")
+        assert found is not None
+        return found
+
+    assert conclusion(1).value == conclusion(3).value == 200
+    assert not conclusion(1).significant
+    assert conclusion(3).significant
+    assert conclusion(3).sentence.startswith("200 samples suffice")
+    assert conclusion(1).sentence.startswith("Probably 200 samples suffice")
 
 
 def test_where_the_held_out_data_are_others_not_even_all_samples_suffice() -> None:
