@@ -26,7 +26,8 @@ ARRANGEMENTS = (
 PROBES = (
     "shares of held-out samples. moments: the class of a batch of one class, read from its moments "
     "alone (in such batches they nearly always tell it). mates: a sample among mates of another "
-    "class read as the mates' class, own: as its own. chance: of mates."
+    "class read as the mates' class, own: as its own. shuffled: the same samples read as that "
+    "class in shuffled batches."
 )
 
 
@@ -101,7 +102,7 @@ def layer_table(probed: Probed, *, all_layers: bool) -> Table:
         "share of mates' class",
         all_layers=all_layers,
     )
-    table = table_of_layers(("moments", "mates", "chance", "mates-chance", "own"), title)
+    table = table_of_layers(("moments", "mates", "shuffled", "difference", "own"), title)
     for one in shown:
         interval = span(one.mates.low, one.mates.high, short)
         table.add_row(
@@ -134,7 +135,7 @@ def _sentences(sizes: Sequence[SizeLeakage]) -> list[str]:
             mates = one.strangers.mates
             said.append(
                 f"at {one.size}: of {one.strangers.samples:,} samples among mates of another "
-                f"class {percent(mates.after)} get the mates' class (by chance "
+                f"class {percent(mates.after)} get the mates' class (shuffled "
                 f"{percent(mates.before)}), {percent(one.strangers.own.value)} their own"
             )
         if one.kept:

@@ -124,6 +124,8 @@ def _probes(axes: Axes, probed: Probed) -> None:
         ms=5,
         label="moments tell the class",
     )
+    chance = [one.moments.before for one in probed.layers]
+    axes.plot(x, chance, color=GREY, lw=1, ls="--", label="chance of that")
     axes.plot(
         x,
         [one.own.value for one in probed.layers],
@@ -144,7 +146,14 @@ def _probes(axes: Axes, probed: Probed) -> None:
         capsize=2.5,
         label="mates' class of a stranger",
     )
-    axes.plot(x, [one.before for one in mates], color="black", ls=":", lw=1.2, label="chance")
+    axes.plot(
+        x,
+        [one.before for one in mates],
+        color="black",
+        ls=":",
+        lw=1.2,
+        label="that class, shuffled",
+    )
     axes.set_ylim(-0.03, 1.03)
     axes.set_xlim(-0.7, len(x) - 0.3)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))

@@ -50,8 +50,8 @@ class Strangers:
     """Samples among mates of one other class: what the network says of them.
 
     `samples`: strangers, over all draws. `own`: the share that gets its own class. `mates`: the
-    share that gets the class of its mates (after), against what it would be if the output had
-    nothing to do with them (before). `p_value`: one-sided, of "no more than by chance".
+    share that gets the class of its mates (after), against how often the same samples get that
+    class in shuffled batches (before). `p_value`: one-sided, of "no more than there".
     """
 
     samples: int
@@ -88,8 +88,8 @@ class ProbedLayer:
 
     `moments`: the class of a batch of one class, from the mini-batch's moments alone (before: by
     chance). `mates`: the class of its mates, from the normalised activation of a stranger (before:
-    by chance); `own`: its own class, from the same. `p_value`: one-sided, of "mates no more than by
-    chance".
+    how often the same samples are read so in shuffled batches); `own`: its own class, from the
+    same. `p_value`: one-sided, of "mates no more than there".
     """
 
     name: str

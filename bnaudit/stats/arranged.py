@@ -185,15 +185,17 @@ def _limits(value: float, variance: float, degrees: int) -> Mean:
     return Mean(value, value - half, value + half, float(scipy_stats.t.sf(value / error, degrees)))
 
 
-def read_as(said: Ints, wanted: Ints, own: Ints) -> tuple[Floats, Floats]:
-    """(whether each of m strangers is read as `wanted`, how often it would be by chance).
+def turned(said: Ints, wanted: Ints, samples: Ints, shuffled: Ints) -> tuple[Floats, Floats]:
+    """(whether each of m strangers is read as `wanted`, how often it is in shuffled batches).
 
-    `said`: the class that it is read as; `own`: its own, which its mates do not have. By chance
-    means that mates' classes are dealt anew among the strangers: the share of `said` among the
-    mates' classes that are not the stranger's own, 0 where it is read as its own.
+    `said`: the class that it is read as; `samples`: its number, 0 to n − 1; `shuffled` (D, n): the
+    class that each sample is read as in D shuffles, -1 where it has no place; where it never has
+    one, the second is how often any sample is read so. Both are of the same sample, so that a class
+    that it is often taken for counts on both sides; it holds for two classes as for many.
     """
-    classes = int(max(said.max(), wanted.max(), own.max())) + 1
-    counts = np.bincount(wanted, minlength=classes).astype(np.float64)
-    others = len(wanted) - counts[own]
-    chance = np.where(said == own, 0.0, counts[np.maximum(said, 0)] / np.maximum(others, 1.0))
-    return (said == wanted).astype(np.float64), np.where(said < 0, 0.0, chance)
+    there = shuffled[:, samples]
+    places = (there >= 0).sum(0)
+    hits = (there == wanted).sum(0) / np.maximum(places, 1)
+    known = shuffled[shuffled >= 0]
+    anybody = np.array([(known == one).mean() if len(known) else 0.0 for one in wanted])
+    return (said == wanted).astype(np.float64), np.where(places > 0, hits, anybody)

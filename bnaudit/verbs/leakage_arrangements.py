@@ -86,7 +86,8 @@ def look_at_size(
         )
     strangers = None
     if groups.get(CLASS) is not None and pool.labels is not None:
-        strangers = _strangers(run, pool.labels, size, draws, rng)
+        alike = np.stack([one.predicted for one in mixed])
+        strangers = _strangers(run, pool.labels, alike, size, rng)
     return SizeLeakage(
         size,
         _shuffled_scores(mixed, deployed),
@@ -189,15 +190,18 @@ def _mean(
 def _strangers(
     run: Callable[[Ints], Outcome],
     labels: Ints,
+    alike: Ints,
     size: int,
-    draws: int,
     rng: np.random.Generator,
 ) -> Strangers | None:
-    """What the network says of samples among mates of one other class."""
+    """What the network says of samples among mates of one other class.
+
+    `alike` (draws, n): what it says of them in shuffled batches.
+    """
     if size < LEAST_SIZE:
         return None
     asked: list[tuple[Ints, Ints, Ints, Ints]] = []
-    for draw in range(draws):
+    for draw in range(len(alike)):
         batches = of_one_group(labels, size, rng)
         if len(np.unique(labels[batches[:, -1]])) < 2:
             return None
@@ -212,5 +216,5 @@ def _strangers(
     if not known.any():
         return None
     said, mates, samples, batch = (part[known] for part in (said, mates, samples, batch))
-    change, own, p_value = strangers_read(said, mates, labels[samples], samples, batch)
+    change, own, p_value = strangers_read(alike, said, mates, labels[samples], samples, batch)
     return Strangers(len(said), own, change, p_value)

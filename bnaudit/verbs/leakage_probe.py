@@ -21,8 +21,8 @@ from bnaudit.engine.segments import normalised, segment_moments
 from bnaudit.results.change import Change
 from bnaudit.results.leakage import Probed, ProbedLayer
 from bnaudit.results.scores import Figure
-from bnaudit.stats.arranged import Floats, clustered_mean, read_as
-from bnaudit.stats.arrangements import Ints, of_one_group, with_strangers
+from bnaudit.stats.arranged import Floats, clustered_mean, turned
+from bnaudit.stats.arrangements import Ints, of_one_group, shuffled, with_strangers
 from bnaudit.stats.paired import share
 from bnaudit.stats.probe import folds_of, probed_size, projection, read_classes
 from bnaudit.verbs.leakage_pass import Runner
@@ -97,7 +97,11 @@ class ProbedSizes:
 
 @dataclass
 class _Fold:
-    """What was seen of the samples of one fold: of each row its class, batch and so on."""
+    """What was seen of the samples of one fold: of each row its class, batch and so on.
+
+    `pure`: in batches of one class; `mixed`: with strangers; `alike`: shuffled, with the sample of
+    each row in `placed`.
+    """
 
     pure: list[ProbedSizes] = field(default_factory=list)
     classes: list[Ints] = field(default_factory=list)
@@ -107,6 +111,8 @@ class _Fold:
     own: list[Ints] = field(default_factory=list)
     mates: list[Ints] = field(default_factory=list)
     batches: list[Ints] = field(default_factory=list)
+    alike: list[ProbedSizes] = field(default_factory=list)
+    placed: list[Ints] = field(default_factory=list)
 
 
 def probe_layers(
@@ -129,8 +135,8 @@ def probe_layers(
     ]
     layers = []
     for order, layer in enumerate(folds[0].pure[0].activations):
-        if all(layer in draw.activations for fold in folds for draw in (*fold.pure, *fold.mixed)):
-            layers.append(_probed(layer, order, folds, fitting, seed))
+        if all(layer in draw.activations for fold in folds for draw in fold.pure + fold.mixed):
+            layers.append(_probed(layer, order, folds, fitting, len(labels), seed))
         progress(1)
     return Probed(
         size=fitting,
@@ -168,11 +174,19 @@ def _seen(
         fold.own.append(labels[mixed.reshape(-1)[places]])
         fold.mates.append(labels[batches[places // size, -1]])
         fold.batches.append(draw * len(batches) + places // size)
+        dealt = members[shuffled(len(members), size, rng)]
+        handler = ProbedSizes(size, seed)
+        runner.watched(dealt, handler)
+        fold.alike.append(handler)
+        fold.placed.append(dealt.reshape(-1))
     return fold
 
 
-def _probed(layer: BNLayer, order: int, folds: list[_Fold], size: int, seed: int) -> ProbedLayer:
-    said, moments_right, moments_said, moments_true = [], [], [], []
+def _probed(
+    layer: BNLayer, order: int, folds: list[_Fold], size: int, samples: int, seed: int
+) -> ProbedLayer:
+    said, moments_said, moments_true = [], [], []
+    alike = np.full((len(folds[0].alike), samples), -1)
     for number, fold in enumerate(folds):
         others = [other for i, other in enumerate(folds) if i != number]
         taught = np.concatenate([c for other in others for c in other.classes])
@@ -183,18 +197,23 @@ def _probed(layer: BNLayer, order: int, folds: list[_Fold], size: int, seed: int
                 for draw, places in zip(fold.mixed, fold.places, strict=True)
             ]
         )
-        said.append(read_classes(x, taught, asked, seed))
+        dealt = [_rows(draw.activations[layer]) for draw in fold.alike]
+        answers = read_classes(x, taught, np.concatenate([asked, *dealt]), seed)
+        said.append(answers[: len(asked)])
+        alike_said = np.split(answers[len(asked) :], len(dealt))
+        for draw_said, placed, one in zip(alike, fold.placed, alike_said, strict=True):
+            draw_said[placed] = one
         m = np.concatenate([_rows(d.moments[layer]) for o in others for d in o.pure])
         held = np.concatenate([_rows(draw.moments[layer]) for draw in fold.pure])
         true = np.concatenate([c[::size] for c in fold.classes])
         read = read_classes(m, taught[::size], held, seed)
         moments_said.append(read)
         moments_true.append(true)
-        moments_right.append(read == true)
     batches = sum(len(fold.classes[0]) // size for fold in folds)
     moments = _moments(np.concatenate(moments_said), np.concatenate(moments_true), batches)
     most = 1 + max(int(one.max(initial=0)) for fold in folds for one in fold.batches)
     mates, own, p_value = strangers_read(
+        alike,
         np.concatenate(said),
         np.concatenate([one for fold in folds for one in fold.mates]),
         np.concatenate([one for fold in folds for one in fold.own]),
@@ -219,13 +238,16 @@ def _moments(said: Ints, true: Ints, batches: int) -> Change:
 
 
 def strangers_read(
-    said: Ints, mates: Ints, own: Ints, samples: Ints, batches: Ints
+    alike: Ints, said: Ints, mates: Ints, own: Ints, samples: Ints, batches: Ints
 ) -> tuple[Change, Figure, float | None]:
-    """(read as the mates' class against chance, read as their own, one-sided p-value)."""
-    read, chance = read_as(said, mates, own)
-    gap = clustered_mean(read - chance, samples, batches)
+    """(read as the mates' class against shuffled batches, as their own, one-sided p-value).
+
+    `alike` (draws, n): what each sample is read as in shuffled batches.
+    """
+    read, before = turned(said, mates, samples, alike)
+    gap = clustered_mean(read - before, samples, batches)
     itself = clustered_mean((said == own).astype(np.float64), samples, batches)
-    change = Change(float(chance.mean()), float(read.mean()), gap.value, gap.low, gap.high)
+    change = Change(float(before.mean()), float(read.mean()), gap.value, gap.low, gap.high)
     return change, Figure(itself.value, *_within(itself.low, itself.high)), gap.p_value
 
 

@@ -16,8 +16,8 @@ from bnaudit.stats.arranged import (
     Drawn,
     clustered_mean,
     difference,
-    read_as,
     share_difference,
+    turned,
 )
 from bnaudit.stats.arrangements import (
     by_group,
@@ -195,18 +195,22 @@ def test_a_mean_of_samples_that_come_again_is_no_surer_for_it() -> None:
     assert again.value - again.low == pytest.approx(alone.value - alone.low, rel=0.25)
 
 
-def test_chance_is_what_dealing_the_mates_anew_gives() -> None:
-    rng = np.random.default_rng(0)
-    own = rng.integers(0, 4, 300)
-    mates = (own + rng.integers(1, 4, 300)) % 4
-    said = np.where(rng.random(300) < 0.5, mates, rng.integers(0, 4, 300))
-    read, chance = read_as(said, mates, own)
-    assert read.mean() == pytest.approx(float((said == mates).mean()))
-    dealt = []
-    for _ in range(2000):
-        # Mates' classes anew, none of them a stranger's own: by drawing from the others' classes.
-        other = rng.permutation(mates)
-        allowed = other != own
-        dealt.append((said[allowed] == other[allowed]).mean())
-    assert chance.mean() == pytest.approx(np.mean(dealt), abs=0.005)
-    assert read_as(np.full(300, -1), mates, own)[1].sum() == 0
+def test_strangers_are_compared_with_themselves_in_shuffled_batches() -> None:
+    said, wanted = np.array([2, 2, 0, 1]), np.array([2, 1, 0, 1])
+    samples = np.array([0, 1, 2, 4])
+    shuffled_said = np.array([[2, 0, 0, 1, -1], [0, 1, 0, -1, -1]])
+    read, before = turned(said, wanted, samples, shuffled_said)
+    assert read.tolist() == [1, 0, 1, 1]
+    # The last was never placed: how often any sample is read as class 1, 2 times of 7.
+    assert before == pytest.approx([0.5, 0.5, 1, 2 / 7])
+
+
+def test_two_classes_can_be_told_too() -> None:
+    """Of two classes, what is not the own one is the mates': dealing classes anew tells nothing."""
+    own = np.arange(40) % 2
+    follows, ignores = 1 - own, own
+    fair = np.stack([own, np.where(np.arange(40) % 4 < 2, own, 1 - own)])
+    read, before = turned(follows, 1 - own, np.arange(40), fair)
+    assert clustered_mean(read - before, np.arange(40), np.arange(40) // 4).value == 0.75
+    read, before = turned(ignores, 1 - own, np.arange(40), fair)
+    assert clustered_mean(read - before, np.arange(40), np.arange(40) // 4).value == -0.25

@@ -103,7 +103,7 @@ def test_layers_that_carry_their_mates_are_named_by_a_probe() -> None:
     assert sound_last.mates.after < 0.35
     for probed in (leaky.probed, sound.probed):
         for layer in probed.layers:
-            assert 0.03 < layer.mates.before < 0.2  # ten classes
+            assert layer.mates.before < 0.25  # ten classes
             assert layer.mates.low is not None
             assert layer.mates.low <= layer.mates.difference
         # In batches of one class the moments tell it in every model.
