@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types imports check bench clean
+.PHONY: demo test lint types imports check bench reproduce clean
 
 demo: $(VENV)/.installed  ## inspect a checkpoint, measure one, recalibrate one, run the gate
 	$(BIN)/bnaudit inspect sample_models/lagging_ema.pt --against sample_models/healthy.pt
@@ -36,6 +36,9 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/recalibrate.py --residuals
 	$(BIN)/python benchmarks/inspect_checkpoint.py
 	$(BIN)/python benchmarks/find_architecture.py
+
+reproduce: $(VENV)/.installed  ## try the papers' claims; writes sample_models/REPRODUCTION.md, half an hour at most
+	cd sample_models && OMP_NUM_THREADS=1 ../$(BIN)/python -m reproduce
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

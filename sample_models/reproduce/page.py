@@ -20,7 +20,10 @@ LEAST_SEEDS = 5
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What the page says of the run as a whole: times in seconds, versions by name."""
+    """What the page says of the run as a whole: times in seconds, versions by name.
+
+    `wall_seconds`: None where part of the figures were kept from another run.
+    """
 
     command: str
     date: str
@@ -66,16 +69,19 @@ def claim_section(claim: Claim, runs: Sequence[SeedRun], outcomes: Sequence[Outc
 
 def _head(about: Circumstances) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in about.versions.items())
-    wall = "" if about.wall_seconds is None else f", {about.wall_seconds / 60:.0f} minutes"
+    wall = ""
+    if about.wall_seconds is not None:
+        wall = f", {about.wall_seconds / 60:.0f} minutes with {about.jobs} processes"
     return f"""# The claims of the papers, tried on the digits
 
 Written by `{about.command}` on {about.date}: {about.processor_seconds / 60:.0f} minutes of \
-processor time{wall} with {about.jobs} processes. {versions}. No figure and no verdict is typed.
+processor time{wall}. {versions}. No figure and no verdict is typed.
 
 Huang 2022 is arXiv:2203.10778, Wu 2021 arXiv:2105.07576, Summers 2020 arXiv:1906.03548. The \
 papers train on ImageNet and CIFAR; here are scikit-learn's 8×8 digits, 900 for training, 400 for \
-calibration and choices, 497 for the test, and networks of 26 to 43 thousand parameters. Every \
-figure comes from `bnaudit.measure` and `bnaudit.recalibrate`.
+calibration and choices, 497 for the test, and networks of 26 to 43 thousand parameters. Figures \
+come from `bnaudit.measure`, `bnaudit.recalibrate` and `bnaudit.sweep_example_weight`, the remedies \
+from `bnaudit.nn`.
 
 How to read it:
 

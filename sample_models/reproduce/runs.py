@@ -61,11 +61,13 @@ def _side_by_side(
     claims: Sequence[Claim], seeds: int | None, first_seed: int
 ) -> list[tuple[SideBySide, range]]:
     """What is trained for all seeds at once, with the seeds."""
-    most: dict[SideBySide, int] = {}
+    kinds: dict[str, SideBySide] = {}
+    most: dict[str, int] = {}
     for claim in claims:
         for kind in claim.prepares:
-            most[kind] = max(seeds or claim.seeds, most.get(kind, 0))
-    return [(kind, range(first_seed, first_seed + count)) for kind, count in most.items()]
+            kinds[kind.name] = kind
+            most[kind.name] = max(seeds or claim.seeds, most.get(kind.name, 0))
+    return [(kinds[name], range(first_seed, first_seed + most[name])) for name in kinds]
 
 
 def _tasks(

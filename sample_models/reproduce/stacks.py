@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import partial
 
 from torch import nn
 from train import Recipe
@@ -27,7 +27,6 @@ LARGEST_SIDE_BY_SIDE = 8
 """Above this batch size nothing is gained by training the seeds side by side."""
 
 
-@cache
 def side_by_side(
     batch_size: int, norm: Norm = batch_norm, frozen_from: int | None = None
 ) -> SideBySide:
