@@ -35,7 +35,7 @@ def measured(*shifts: float, samples: int = 400, seed: int = 0, **options: Any) 
 
 
 def audit_of(model: nn.Module, *data: Tensor, **options: Any) -> Audit:
-    options = {"attribute": "none"} | options
+    options = {"attribute": "none", "batch_size": 100} | options
     return bnaudit.measure(model, TensorDataset(*data), **options)
 
 

@@ -19,12 +19,12 @@ SHA = "5" * 64
 
 @pytest.fixture(scope="module")
 def sound() -> Audit:
-    return audit_of(branches(), X)
+    return audit_of(branches(), X, batch_size=32)
 
 
 @pytest.fixture(scope="module")
 def wrong() -> Audit:
-    return audit_of(branches({LAST[0]: 2.0}), X)
+    return audit_of(branches({LAST[0]: 2.0}), X, batch_size=32)
 
 
 def with_broken_head(value: float) -> nn.Module:

@@ -28,7 +28,7 @@ def measured(*shifts: float, samples: int = 400, seed: int = 0) -> Audit:
         offset = -shift
     generator = torch.Generator().manual_seed(seed)
     data = TensorDataset(torch.randn(samples, WIDTH, generator=generator))
-    return bnaudit.measure(nn.Sequential(*norms), data, attribute="none")
+    return bnaudit.measure(nn.Sequential(*norms), data, attribute="none", batch_size=100)
 
 
 def debiased_square(layer: LayerAudit) -> float:
