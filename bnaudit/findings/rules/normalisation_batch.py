@@ -21,16 +21,18 @@ from bnaudit.results.sweep import Sweep
     "smallest size from which on the accuracy is at its peak: none larger is below the best by "
     "more than a point, significantly (paired, 95% each). Weights bear the noise of their own "
     "mini-batches, and less, so larger sizes (`candidates`) cannot be told apart: a hint. No "
-    "finding where the smallest size does as well as the best.",
+    "finding where the smallest size does as well as the best, or --train-batch-size says it.",
     matters="No checkpoint stores it, and it decides how far training and inference are apart "
     "(Wu 2021, section 4).",
     remedy="Nothing by itself: measure with --train-batch-size at this size.",
     source="Wu & Johnson 2021 (arXiv:2105.07576), section 4",
 )
 def trained_at(sweep: Sweep, limits: Limits) -> Iterator[Found]:
-    """What the sweep says, where it says something."""
+    """What the sweep says, where it says something and nobody knows better."""
     trained = sweep.conclusion("trained-at")
-    if trained is None or trained.value is None or not trained.significant:
+    if sweep.current is not None or trained is None or trained.value is None:
+        return
+    if not trained.significant:
         return
     yield Found(trained.sentence, (), evidence_of(trained))
 
