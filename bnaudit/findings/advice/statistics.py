@@ -42,6 +42,8 @@ def statistics(case: Case) -> Iterator[Suggestion]:
 def _recalibrate(case: Case) -> Iterator[Suggestion]:
     if not case.has(*WRONG_ESTIMATES) and case.outcome != "better":
         return
+    if case.has("BN302") and not case.has("BN108", *DATA_FIRST):
+        return  # the estimates are right for the training data: that is `_adapt`
     standing, reason = _standing(case)
     causes = tuple(code for code in WRONG_ESTIMATES if code not in TOLD_BY_FIGURES)
     evidence = (*reason, *case.scores(), *case.largest_shift(), *case.quoted(*causes))
@@ -116,7 +118,7 @@ def _open(case: Case) -> tuple[Sentence, ...]:
 
 
 def _command(case: Case) -> str:
-    on_training = case.has("BN108") and not case.has("BN302")
+    on_training = case.has("BN108")
     give = commands.recalibrate_on_training_data if on_training else commands.recalibrate
     return give(case.audit)
 
@@ -143,7 +145,7 @@ def _adapt(case: Case) -> Iterator[Suggestion]:
         "adapt-to-these-data",
         "Estimate the statistics on the data of deployment",
         standing,
-        (*case.quoted("BN302"), *score, *case.scores()),
+        (*_standing(case)[1], *case.quoted("BN302"), *score, *case.scores()),
         "As recalibration, on some hundred unlabelled samples of deployment; the statistics of "
         "the training data are given up for them.",
         None if standing is Standing.AGAINST else commands.recalibrate(case.audit),
