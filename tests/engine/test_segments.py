@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -124,11 +123,11 @@ def subject_of(model: nn.Module) -> Subject:
 
 def batches(x: Tensor, y: Tensor | None, size: int) -> list[Batch]:
     cuts = range(0, len(x), size)
-    data: Callable[[int], Any] = (
-        lambda i: (  # noqa: E731
-            (x[i : i + size], y[i : i + size]) if y is not None else x[i : i + size]
-        )
-    )
+
+    def data(i: int) -> Any:
+        part = slice(i, i + size)
+        return x[part] if y is None else (x[part], y[part])
+
     groups = torch.zeros(size, dtype=torch.long)
     return [Batch(n, data(i), groups[: len(x[i : i + size])]) for n, i in enumerate(cuts)]
 
