@@ -20,6 +20,8 @@ from bnaudit.errors import InputError
 from bnaudit.findings.conclude import conclude
 from bnaudit.results.sweep import Conclusion, Sweep, SweepData, SweepPoint
 from bnaudit.verbs.change_words import in_nats, in_points, surely_changes
+from bnaudit.verbs.measure import DEFAULT_BATCH_SIZE
+from bnaudit.verbs.samples import MapReader, Reader
 from bnaudit.verbs.scores import Mask, accuracy_between, loss_between, scores_of
 from bnaudit.verbs.sources import data_info
 from bnaudit.verbs.workbench import Data, RunOptions, Workbench, workbench
@@ -59,7 +61,7 @@ def sweep_example_weight(
 def sweep_example_weight_with(bench: Workbench, values: Sequence[float] | None) -> Sweep:
     """The same for a workbench."""
     weights, subject = _checked(values), bench.subject
-    reader, notes = bench.data.reader, []
+    reader, notes = _in_usual_batches(bench.data.reader), []
     with subject.conditions.entered(subject.model):
         batches = iter(reader)
         first = next(batches, None)
@@ -110,6 +112,15 @@ def _checked(values: Sequence[float] | None) -> tuple[float, ...]:
         if not 0 <= value <= 1:
             raise InputError(f"example weight {value:g}: give numbers from 0 to 1")
     return tuple(sorted({float(value) for value in values}))
+
+
+def _in_usual_batches(reader: Reader) -> Reader:
+    """The batches do not matter to the figures: none smaller than usual, where we make them."""
+    if not isinstance(reader, MapReader) or reader.batch_size >= DEFAULT_BATCH_SIZE:
+        return reader
+    return replace(
+        reader, batch_size=DEFAULT_BATCH_SIZE, samples=reader.asked, skipped=[], notes=[]
+    )
 
 
 def _point(weight: float, estimates: Outcomes, found: Outcomes, seed: int) -> SweepPoint:
