@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bnaudit.errors import InputError
 from bnaudit.results.plain_json import parsed
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 T = TypeVar("T")
 
@@ -18,7 +22,7 @@ def read_document(kind: type[T], text: str, *, schema: int, source: str, remedy:
     Raises `InputError` that names `source` and the field at fault, also for figures that cannot be
     (`plausible`); `remedy` says what to do.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     from bnaudit.results.plausible import problems  # knows the classes that import this module
 
@@ -36,7 +40,7 @@ def read_document(kind: type[T], text: str, *, schema: int, source: str, remedy:
     document.pop("channels", None)  # of an Audit: too many for its document
     try:
         # Strictly, which JSON allows for: a number is a number here and no text or switch.
-        result = TypeAdapter(kind).validate_json(json.dumps(document), strict=True)
+        result: T = _adapter(kind).validate_json(json.dumps(document), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -49,6 +53,14 @@ def read_document(kind: type[T], text: str, *, schema: int, source: str, remedy:
     for where, reason in problems(result):
         raise InputError(f"{source}: field {where}: {reason}: damaged or made up; {remedy}")
     return result
+
+
+@cache
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    """Building one takes longer than using it."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
 
 
 def _short(value: Any) -> str:
