@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from bnaudit.errors import InputError
 from bnaudit.results.plain_json import parsed
@@ -40,7 +40,7 @@ def read_document(kind: type[T], text: str, *, schema: int, source: str, remedy:
     document.pop("channels", None)  # of an Audit: too many for its document
     try:
         # Strictly, which JSON allows for: a number is a number here and no text or switch.
-        result: T = _adapter(kind).validate_json(json.dumps(document), strict=True)
+        result: T = _adapter(cast(Any, kind)).validate_json(json.dumps(document), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
