@@ -57,28 +57,22 @@ class WeighedExamples:
     """Handler for `intercepted`: inference example weighing with weight `alpha`.
 
     Every example's own moments are mixed into the estimates (Summers & Dinneen 2020, "inference
-    example weighing"; `nn.example_weighing` has the formula). `start(samples)` as in
-    `GhostBatches`: where a layer sees several rows a sample, they are the example together.
+    example weighing"; `nn.example_weighing` has the formula). An example is a row of the layer's
+    input, as for the module that `nn.convert` puts there: of a video model's frames, each one.
     """
 
     def __init__(self, alpha: float) -> None:
         self.alpha = alpha
-        self.kept: set[str] = set()
-        self._samples = 1
 
     def start(self, samples: int) -> None:
-        """The next forward has so many samples."""
-        self._samples = samples
+        """How many samples there are does not matter."""
 
     def __call__(self, layer: BNLayer, forward: Callable[[Tensor], Any], x: Tensor) -> Any:
         """Run the layer with the mixed moments of each example."""
         if x.numel() == 0 or self.alpha == 0:
             return forward(x)
         values = channels_first(layer, x)
-        if values.shape[0] % self._samples:
-            self.kept.add(layer.name)
-            return forward(x)
-        mean, var = segment_moments(values, self._samples)
+        mean, var = segment_moments(values, values.shape[0])
         m, v = (t.detach().to(mean.dtype) for t in layer.estimated)
         return normalised(layer, forward, x, *example_weighed(mean, var, m, v, self.alpha))
 

@@ -101,6 +101,11 @@ class Outcomes:
     relative_rms: float | None = None
     records: dict[str, LayerRecord] = field(default_factory=dict)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether any sample has a label, and class scores."""
+        return not bool(np.isnan(self.correct).all())
+
 
 def variants_pass(
     subject: Subject,

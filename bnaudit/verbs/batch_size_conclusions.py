@@ -22,14 +22,13 @@ networks lose from nothing (32) to a few points (2) to the noise of their mini-b
 def trained_at(seen: Mapping[Role, BySize]) -> Conclusion | None:
     """Where the train-mode accuracy reaches its peak, on training data if they are known.
 
-    Weights are fitted to the noise of their own mini-batches: at that size, and at larger ones,
-    whose noise is smaller, train mode does about as well as it ever will; below, it falls (Wu &
-    Johnson 2021). So `value` is the smallest size from which on none is below the best by more than
-    `PEAK` (and significantly so: paired, at 95% each), `candidates` that one and the larger ones.
-    A hint, and no more: the small networks of tests/sweep came out at 4 or 8 where they were
-    trained at 2, at 8 to 16 where it was 8 to 32, and larger sizes cannot be told apart. None
-    without labels, or with a single size; `value` is None where even the smallest size does as well
-    as the best.
+    Weights are fitted to the noise of their own mini-batches: at that size train mode does about as
+    well as it ever will; below, it falls (Wu & Johnson 2021). `candidates` are the sizes that are
+    not below the best by more than `PEAK` (and significantly so: paired, at 95% each), `value` is
+    the smallest of them. A hint, and no more: the small networks of tests/sweep came out at 4 or 8
+    where they were trained at 2, at 8 to 16 where it was 8 to 32, and as a rule larger sizes cannot
+    be told apart. None without labels, or with a single size; `value` is None where even the
+    smallest size does as well as the best.
     """
     role: Role = "train" if seen.get("train") else "held-out"
     by_size = seen.get(role, {})
@@ -41,25 +40,30 @@ def trained_at(seen: Mapping[Role, BySize]) -> Conclusion | None:
         return None
     sizes = sorted(by_size)
     best = max(sizes, key=lambda size: accuracy[size])
-    below = [s for s in sizes if _surely_below(by_size[s], by_size[best], common)]
-    reached = [size for size in sizes if size > max(below, default=0)]
+    at_peak = [s for s in sizes if not _surely_below(by_size[s], by_size[best], common)]
     where = "the training data" if role == "train" else "held-out data (training data tell better)"
-    told = bool(below and reached)
+    told = at_peak[0] > sizes[0]
     return Conclusion(
         "trained-at",
-        _sentence(reached, below, accuracy, where) if told else _nothing(sizes, where),
-        value=float(reached[0]) if told else None,
-        candidates=tuple(map(float, reached)),
+        _sentence(sizes, at_peak, accuracy, where) if told else _nothing(sizes, where),
+        value=float(at_peak[0]) if told else None,
+        candidates=tuple(map(float, at_peak)),
         significant=told,
     )
 
 
-def _sentence(reached: list[int], below: list[int], accuracy: dict[int, float], where: str) -> str:
-    size, lower = reached[0], max(below)
+def _sentence(sizes: list[int], at_peak: list[int], accuracy: dict[int, float], where: str) -> str:
+    size, lower = at_peak[0], max(s for s in sizes if s < at_peak[0])
+    if at_peak[-1] == sizes[-1]:
+        about, peak = f"{size} or more", "from there on"
+    elif len(at_peak) == 1:
+        about, peak = f"{size}", "there"
+    else:
+        about, peak = f"{size} to {at_peak[-1]}", "there"
     return (
-        f"Probably trained at mini-batches of about {size} or more: from there on the accuracy "
-        f"under mini-batch statistics on {where} is at its peak ({100 * accuracy[size]:.1f}%; at "
-        f"{lower} {100 * accuracy[lower]:.1f}%)."
+        f"Probably trained at mini-batches of about {about}: {peak} the accuracy under mini-batch "
+        f"statistics on {where} is at its peak ({100 * accuracy[size]:.1f}%; at {lower} "
+        f"{100 * accuracy[lower]:.1f}%)."
     )
 
 

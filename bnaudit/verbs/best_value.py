@@ -10,8 +10,7 @@ import numpy as np
 from bnaudit.engine.variants import Outcomes
 from bnaudit.results import Change
 from bnaudit.verbs.change_words import surely_changes
-from bnaudit.verbs.scores import accuracy_between, loss_between
-from bnaudit.verbs.sweep_example_weight import best_on_half
+from bnaudit.verbs.scores import Mask, accuracy_between, loss_between
 
 
 @dataclass(frozen=True)
@@ -35,9 +34,9 @@ class Best:
 
 def best_value(reference: Outcomes, by_value: Mapping[float, Outcomes], seed: int) -> Best | None:
     """None without labels, or where no loss is finite."""
-    if bool(np.isnan(reference.correct).all()):
+    if not reference.labelled:
         return None
-    found = best_on_half(reference, dict(by_value))
+    found = best_on_half(reference, by_value)
     if found is None:
         return None
     value, judging = found
@@ -53,6 +52,24 @@ def best_value(reference: Outcomes, by_value: Mapping[float, Outcomes], seed: in
         accuracy_between(reference, best, judging),
         loss_between(reference, best, seed, judging),
     )
+
+
+def best_on_half(
+    estimates: Outcomes, by_value: Mapping[float, Outcomes]
+) -> tuple[float, Mask] | None:
+    """(the value of lowest mean loss on every other labelled sample, the mask of the others).
+
+    Samples are read in a random order, or in the loader's. A value under which a loss is not finite
+    is not chosen; None where none is left.
+    """
+    labelled = ~np.isnan(estimates.correct)
+    place = np.cumsum(labelled) % 2 == 0
+    choosing, judging = labelled & ~place, labelled & place
+    losses = {value: float(found.loss[choosing].mean()) for value, found in by_value.items()}
+    finite = {value: loss for value, loss in losses.items() if np.isfinite(loss)}
+    if not finite or not judging.any():
+        return None
+    return min(finite, key=lambda value: finite[value]), judging
 
 
 def surely_worse(loss: Change | None) -> bool:

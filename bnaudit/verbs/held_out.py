@@ -97,7 +97,7 @@ class Tried:
     @property
     def labelled(self) -> bool:
         """Whether there is an accuracy."""
-        return not bool(np.isnan(self.estimates.correct).all())
+        return self.estimates.labelled
 
     @property
     def notes(self) -> list[str]:
@@ -144,7 +144,7 @@ def try_statistics(
     ]
     order = {name: record.order for one in outcomes[:1] for name, record in one.records.items()}
     layers = {name for one in residuals for name in one.by_layer}
-    labelled = not bool(np.isnan(estimates.correct).all())
+    labelled = estimates.labelled
     return Tried(
         data_info(reader, source.name, samples, source.transform, labelled=labelled),
         estimates,

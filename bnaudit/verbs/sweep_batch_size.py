@@ -16,6 +16,7 @@ from torch import nn
 from bnaudit.engine.discrepancies import DiscrepancyBySize
 from bnaudit.engine.layers import BNLayer
 from bnaudit.engine.population import Statistics
+from bnaudit.engine.segments import GhostBatches
 from bnaudit.engine.variants import (
     Outcomes,
     Variant,
@@ -58,7 +59,7 @@ def sweep_batch_size(
         data: held-out data; with labels they give accuracies and losses.
         values: mini-batch sizes, 2 or more.
         train_data: the data that the model was trained on: they tell best at which size.
-        train_batch_size: the size it was trained with, where it is known.
+        train_batch_size: the size it was trained with, where it is known; it is tried as well.
         options: see `RunOptions`.
 
     Returns:
@@ -76,6 +77,8 @@ def sweep_batch_size_with(
 ) -> Sweep:
     """The same for a workbench."""
     sizes = _checked(values)
+    if train_batch_size is not None:
+        sizes = tuple(sorted({*sizes, *_checked([train_batch_size])}))
     sources: list[tuple[Role, Source]] = [("held-out", bench.data)]
     if bench.train is not None:
         sources.insert(0, ("train", bench.train))
@@ -95,7 +98,7 @@ def sweep_batch_size_with(
             notes.extend(run.notes)
             seen[role] = run.by_size
             order = order or run.layers
-    trained = trained_at(seen)
+    trained = trained_at(seen) if train_batch_size is None else None
     larger = larger_batch(seen, bench.seed, trained, train_batch_size)
     sweep = Sweep(
         "batch-size",
@@ -115,9 +118,9 @@ def _checked(values: Sequence[int] | None) -> tuple[int, ...]:
     if values is None:
         return DEFAULT_VALUES
     for value in values:
-        if value != int(value) or value < 2:
+        if not (isinstance(value, (int, float)) and value >= 2 and float(value).is_integer()):
             raise InputError(
-                f"mini-batch size {value:g}: give whole numbers from 2 on (a single image has no "
+                f"mini-batch size {value}: give whole numbers from 2 on (a single image has no "
                 "mini-batch statistics of its own but over its positions)"
             )
     if not values:
@@ -184,7 +187,7 @@ class _Pass:
     def data(self, role: Role) -> SweepData:
         """What was read, and the network without mini-batches."""
         samples = len(self._estimates.took_part)
-        labelled = not bool(np.isnan(self._estimates.correct).all())
+        labelled = self._estimates.labelled
         source = self._source
         info = data_info(source.reader, source.name, samples, source.transform, labelled=labelled)
         return SweepData(role, info, scores_of(self._estimates), scores_of(self._exact))
@@ -221,7 +224,9 @@ def _notes(
         notes.append(
             f"{source.name}: its batches hold no mini-batch of {', '.join(map(str, empty))}"
         )
-    kept = sorted({name for ghost in ghosts for name in getattr(ghost.handler, "kept", ())})
+    kept = sorted(
+        {n for g in ghosts if isinstance(g.handler, GhostBatches) for n in g.handler.kept}
+    )
     if kept:
         notes.append(
             f"single values a channel, so the estimates stay, at some sizes: {', '.join(kept)}"

@@ -11,7 +11,6 @@ from dataclasses import replace
 from itertools import chain
 from typing import Unpack
 
-import numpy as np
 from torch import nn
 
 from bnaudit.engine.trial import try_out
@@ -19,10 +18,11 @@ from bnaudit.engine.variants import ESTIMATES, Outcomes, variants_pass, weighed_
 from bnaudit.errors import InputError
 from bnaudit.findings.conclude import conclude
 from bnaudit.results.sweep import Conclusion, Sweep, SweepData, SweepPoint
-from bnaudit.verbs.change_words import in_nats, in_points, surely_changes
+from bnaudit.verbs.best_value import best_value
+from bnaudit.verbs.change_words import in_nats, in_points
 from bnaudit.verbs.measure import DEFAULT_BATCH_SIZE
 from bnaudit.verbs.samples import MapReader, Reader
-from bnaudit.verbs.scores import Mask, accuracy_between, loss_between, scores_of
+from bnaudit.verbs.scores import accuracy_between, loss_between, scores_of
 from bnaudit.verbs.sources import data_info
 from bnaudit.verbs.workbench import Data, RunOptions, Workbench, workbench
 
@@ -79,11 +79,8 @@ def sweep_example_weight_with(bench: Workbench, values: Sequence[float] | None) 
                 task=bench.task,
                 progress=advance,
             )
-    kept = sorted({n for v in variants for n in getattr(v.handler, "kept", ())})
-    if kept:
-        notes.append(f"its rows are no equal shares of the samples, so as it is: {', '.join(kept)}")
     by_weight = dict(zip(weights, found, strict=True))
-    labelled = not bool(np.isnan(estimates.correct).all())
+    labelled = estimates.labelled
     if not labelled:
         notes.append("no labels: which weight is best cannot be told")
     samples = len(estimates.took_part)
@@ -133,36 +130,28 @@ def _point(weight: float, estimates: Outcomes, found: Outcomes, seed: int) -> Sw
     )
 
 
-def best_on_half(estimates: Outcomes, by_value: dict[float, Outcomes]) -> tuple[float, Mask] | None:
-    """(the value of lowest mean loss on every other labelled sample, the mask of the others).
-
-    Samples are read in a random order, or in the loader's. A value under which a loss is not finite
-    is not chosen; None where none is left.
-    """
-    labelled = ~np.isnan(estimates.correct)
-    place = np.cumsum(labelled) % 2 == 0
-    choosing, judging = labelled & ~place, labelled & place
-    losses = {value: float(found.loss[choosing].mean()) for value, found in by_value.items()}
-    finite = {value: loss for value, loss in losses.items() if np.isfinite(loss)}
-    if not finite or not judging.any():
-        return None
-    return min(finite, key=lambda value: finite[value]), judging
-
-
 def _best(estimates: Outcomes, by_weight: dict[float, Outcomes], seed: int) -> Conclusion | None:
-    found = best_on_half(estimates, by_weight)
-    if found is None:
+    """The estimates compete as weight 0, whether it was asked for or not."""
+    best = best_value(estimates, {0.0: estimates, **by_weight}, seed)
+    if best is None:
         return None
-    weight, judging = found
-    gain = accuracy_between(estimates, by_weight[weight], judging)
-    loss = loss_between(estimates, by_weight[weight], seed, judging)
-    sure = surely_changes(loss) and loss is not None and loss.difference < 0
-    if weight == 0:
-        sentence = "No weight of an example's own moments lowers the loss: leave it at 0."
+    if best.value == 0:
+        sentence = (
+            "None of the weights that were tried has a lower loss than the estimates alone, on the "
+            "half of the data that chooses: leave it at 0."
+        )
     else:
         sentence = (
-            f"The loss is lowest at example weight {weight:g}, chosen on one half of the data; on "
-            f"the other half the loss goes {in_nats(loss)}, and the accuracy changes by "
-            f"{in_points(gain)}."
+            f"The loss is lowest at example weight {best.value:g}, chosen on one half of the data; "
+            f"on the other half the loss goes {in_nats(best.loss)}, and the accuracy changes by "
+            f"{in_points(best.accuracy)}."
         )
-    return Conclusion("best", sentence, weight, (), gain, loss, significant=sure)
+    return Conclusion(
+        "best",
+        sentence,
+        best.value,
+        tuple(value for value in best.candidates if value in by_weight),
+        best.accuracy,
+        best.loss,
+        significant=best.significant,
+    )

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import bnaudit
+from bnaudit.engine.variants import Outcomes
 from bnaudit.errors import InputError
 from bnaudit.results.sweep import Sweep
+from bnaudit.verbs.batch_size_conclusions import trained_at
 from bnaudit.verbs.sweep_batch_size import sweep_batch_size
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
@@ -167,6 +169,8 @@ def test_by_default_the_sizes_are_those_that_the_data_can_fill() -> None:
         ([1], "mini-batch size 1"),
         ([2.5], "mini-batch size 2.5"),
         ([], "no mini-batch sizes"),
+        ([float("nan")], "mini-batch size nan"),
+        ([float("inf")], "mini-batch size inf"),
         ([2, 512], "mini-batches of 512: TensorDataset object has 40 samples"),
     ],
 )
@@ -179,3 +183,36 @@ def test_a_loader_cannot_fill_mini_batches_larger_than_its_own() -> None:
     loader = DataLoader(digits("test", 40), batch_size=8)
     with pytest.raises(InputError, match="mini-batches of 16: DataLoader object has 8 samples a"):
         sweep_batch_size(sample_model("healthy"), loader, values=[4, 16])
+
+
+def test_a_peak_between_the_sizes_is_told_with_both_its_ends() -> None:
+    sizes = {2: 0.6, 8: 0.9, 16: 0.895, 64: 0.8}
+    concluded = trained_at({"train": {size: outcomes(share) for size, share in sizes.items()}})
+    assert concluded is not None
+    assert concluded.value == 8
+    assert concluded.candidates == (8, 16)
+    assert "about 8 to 16: there the accuracy" in concluded.sentence
+
+
+def test_sizes_that_do_alike_tell_nothing() -> None:
+    concluded = trained_at({"train": {size: outcomes(0.9) for size in (2, 8, 32)}})
+    assert concluded is not None
+    assert concluded.value is None
+    assert not concluded.significant
+    assert "does not tell" in concluded.sentence
+
+
+def test_the_size_that_the_user_names_is_tried_and_not_guessed() -> None:
+    sweep = sweep_batch_size(
+        sample_model("small_batch"), digits("test"), values=[4, 32], train_batch_size=2
+    )
+    assert sweep.values == (2, 4, 32)
+    assert sweep.conclusion("trained-at") is None
+    assert sweep.conclusion("larger-batch") is not None
+    assert [finding.code for finding in sweep.findings] == ["BN221"]
+
+
+def outcomes(accuracy: float, n: int = 1000) -> Outcomes:
+    """The first samples are right."""
+    correct = (np.arange(n) < accuracy * n).astype(float)
+    return Outcomes(np.ones(n, bool), correct, 1 - correct, correct, correct)

@@ -104,7 +104,7 @@ def test_weights_that_cannot_be_are_refused(values: list[float]) -> None:
 
 def test_the_chosen_half_is_every_other_labelled_sample() -> None:
     from bnaudit.engine.variants import Outcomes
-    from bnaudit.verbs.sweep_example_weight import best_on_half
+    from bnaudit.verbs.best_value import best_on_half
 
     n = 10
     labels = np.array([1.0] * n)
@@ -120,3 +120,34 @@ def test_the_chosen_half_is_every_other_labelled_sample() -> None:
     assert weight == 0.3
     assert judging.sum() == 4
     assert not judging[3]
+
+
+def test_the_estimates_compete_where_weight_0_is_not_asked_for() -> None:
+    data = TensorDataset(*held_out(None))
+    best = sweep_example_weight(sample_model("healthy"), data, values=[0.3, 0.5]).conclusion("best")
+    assert best is not None
+    assert best.value == 0
+    assert "leave it at 0" in best.sentence
+
+
+def test_frames_of_a_video_are_weighed_as_the_converted_model_weighs_them() -> None:
+    class Video(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bn, self.head = nn.BatchNorm2d(3), nn.Linear(3, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            frames = self.bn(x.flatten(0, 1)).mean((2, 3))
+            return self.head(frames.square()).unflatten(0, x.shape[:2]).mean(1)
+
+    torch.manual_seed(0)
+    model = Video().eval()
+    x, y = 2 + torch.randn(20, 5, 3, 4, 4), torch.randint(0, 4, (20,))
+    sweep = sweep_example_weight(model, TensorDataset(x, y), values=[0.4])
+    converted = copy.deepcopy(model)
+    bnn.convert(converted, "example-weighing", alpha=0.4)
+    with torch.no_grad():
+        expected = nn.functional.cross_entropy(converted.eval()(x), y)
+    loss = sweep.points[0].scores.loss
+    assert loss is not None
+    assert loss.value == pytest.approx(float(expected), rel=1e-4)

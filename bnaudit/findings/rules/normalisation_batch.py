@@ -18,10 +18,10 @@ from bnaudit.results.sweep import Sweep
     "it does under mini-batch statistics of several sizes.",
     computed="`bnaudit sweep batch-size`: the network in evaluation mode, its BatchNorm layers "
     "normalising by mini-batches of each size, on the training data where they are given. The "
-    "smallest size from which on the accuracy is at its peak: none larger is below the best by "
-    "more than a point, significantly (paired, 95% each). Weights bear the noise of their own "
-    "mini-batches, and less, so larger sizes (`candidates`) cannot be told apart: a hint. No "
-    "finding where the smallest size does as well as the best, or --train-batch-size says it.",
+    "sizes whose accuracy is at its peak (`candidates`: not below the best by more than a point, "
+    "significantly; paired, 95% each), and the smallest of them. Weights bear the noise of their "
+    "own mini-batches, and less, so larger sizes can rarely be told apart: a hint. No finding "
+    "where the smallest size does as well as the best, or --train-batch-size says it.",
     matters="No checkpoint stores it, and it decides how far training and inference are apart "
     "(Wu 2021, section 4).",
     remedy="Nothing by itself: measure with --train-batch-size at this size.",
@@ -44,8 +44,7 @@ def trained_at(sweep: Sweep, limits: Limits) -> Iterator[Found]:
     Sweep,
     means="At the small mini-batch size that the network was trained with, noisy statistics cost "
     "accuracy: those of larger mini-batches make it more accurate.",
-    computed="`bnaudit sweep batch-size`: the size is that of --train-batch-size; where nobody "
-    "says it, that of BN220, which is only a hint, and the finding is information. It is at most "
+    computed="`bnaudit sweep batch-size --train-batch-size N`: the size that was said is at most "
     "the threshold `size`, and the held-out accuracy under the largest size that was tried is "
     "higher by the threshold `gain`, with a 95% interval (paired, Tango) above 0.",
     matters="What was seen in training has noise that inference has not. The weights bear it, but "
@@ -73,22 +72,17 @@ def trained_at(sweep: Sweep, limits: Limits) -> Iterator[Found]:
 )
 def small_batch(sweep: Sweep, limits: Limits) -> Iterator[Found]:
     """Trained at few samples, and more do better."""
-    trained, larger = sweep.conclusion("trained-at"), sweep.conclusion("larger-batch")
+    larger, size = sweep.conclusion("larger-batch"), sweep.current
     if sweep.kind != "batch-size" or larger is None or larger.gain is None:
         return
-    size = sweep.current or (trained.value if trained is not None else None)
     if size is None or size > limits["size"]:
         return
-    gain = larger.gain
-    if not larger.significant or gain.difference < limits["gain"]:
+    if not larger.significant or larger.gain.difference < limits["gain"]:
         return
-    said = sweep.current is not None
-    why = "It was trained with" if said else "It may have been trained with"
     yield Found(
-        f"{why} mini-batches of {size:.0f}. {larger.sentence}",
+        f"It was trained with mini-batches of {size:.0f}. {larger.sentence}",
         (),
-        {"size": size, "said": said, "larger": evidence_of(larger)},
-        severity=None if said else "info",
+        {"size": size, "larger": evidence_of(larger)},
     )
 
 
