@@ -8,13 +8,14 @@ it helps depends on the network.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import wraps
+from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
 
 def parameter_groups(
@@ -64,82 +65,100 @@ def decay_towards_target(optimizer: Optimizer) -> TargetDecay:
     While a step runs, the optimiser sees γ − target in the place of γ and decays that by its own
     rule, whichever it has: added to the gradient (SGD, Adam) or apart from it (AdamW). Gradients
     are the same for both, so nothing else changes, except for optimisers that use the norm of the
-    parameters (LARS, LAMB). A closure is called with γ itself. γ is kept to the precision that its
-    dtype has near the target.
+    parameters (LARS, LAMB). A closure is called with γ itself, and so are post-hooks of the step
+    that are registered after this call. γ is kept to the precision that its dtype has near the
+    target. After a step that raises, an interrupted one too, γ is what it was before the step.
 
-    Works with GradScaler and learning-rate schedulers; the optimiser's state dict is as before,
-    the target in its groups. `remove()` of what comes back ends it. Raises `ValueError` where no
-    group has a target.
+    Works with GradScaler and learning-rate schedulers, made before or afterwards; the optimiser's
+    state dict is as before, the target in its groups. `remove()` of what comes back ends it. Raises
+    `ValueError` where no group has a target, and for an optimiser that decays towards one already.
     """
     if not any("target" in group for group in optimizer.param_groups):
         raise ValueError(
             "no parameter group has a target: make them by parameter_groups with a gamma_target "
             "other than 0"
         )
-    shifted = _Shifted(optimizer)
-    return TargetDecay(
-        optimizer.register_step_pre_hook(shifted.before_step),
-        optimizer.register_step_post_hook(shifted.after_step),
-    )
+    running = getattr(optimizer.step, "target_decay", None)
+    if isinstance(running, TargetDecay) and not running.removed:
+        raise ValueError("the optimiser decays towards its targets already: remove() that first")
+    decay = TargetDecay(optimizer)
+    step = optimizer.step
+
+    @wraps(step)
+    def stepped(_: Optimizer, *args: Any, **kwargs: Any) -> Any:
+        return decay.step(step, *args, **kwargs)
+
+    vars(stepped)["target_decay"] = decay
+    # A method, for a scheduler made afterwards wraps it as one.
+    optimizer.step = MethodType(stepped, optimizer)  # type: ignore[method-assign]
+    return decay
 
 
 class TargetDecay:
-    """What `decay_towards_target` set up."""
+    """What `decay_towards_target` set up: γ − target in the place of γ while a step runs."""
 
-    def __init__(self, *handles: RemovableHandle) -> None:
-        self._handles = handles
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.removed = False
+        self._optimizer = optimizer
+        self._own: dict[Tensor, tuple[Tensor, Tensor]] = {}
+        self._handles = (
+            optimizer.register_step_pre_hook(lambda *_: self._shift()),
+            optimizer.register_step_post_hook(lambda *_: self._put_back()),
+        )
 
     def remove(self) -> None:
         """The groups with a target do not decay any more."""
+        self.removed = True
         for handle in self._handles:
             handle.remove()
 
-
-class _Shifted:
-    """γ − target in the place of γ, between the two hooks."""
-
-    def __init__(self, optimizer: Optimizer) -> None:
-        self._optimizer = optimizer
-        self._own: dict[Tensor, tuple[Tensor, Tensor]] = {}
-
-    def before_step(
-        self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        self._put_back()  # of a step that failed
-        self._shift()
-        if kwargs.get("closure") is not None:
-            return args, {**kwargs, "closure": self._with_own(kwargs["closure"])}
-        if len(args) > 1 and args[1] is not None:  # the first is the optimiser
-            return (args[0], self._with_own(args[1]), *args[2:]), kwargs
-        return args, kwargs
-
-    def after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        self._put_back()
+    def step(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """One step of the optimiser, `step(*args, **kwargs)`, and what it returns."""
+        if self.removed:
+            return step(*args, **kwargs)
+        if args and args[0] is not None:
+            args = (self._with_own(args[0]), *args[1:])
+        elif kwargs.get("closure") is not None:
+            kwargs["closure"] = self._with_own(kwargs["closure"])
+        try:
+            return step(*args, **kwargs)
+        finally:
+            self._undo()
 
     def _with_own(self, closure: Callable[[], Any]) -> Callable[[], Any]:
         def called() -> Any:
             self._put_back()
-            try:
-                return closure()
-            finally:
-                self._shift()
+            value = closure()
+            self._shift()
+            return value
 
         return called
 
     @torch.no_grad()
     def _shift(self) -> None:
+        if self._own:  # the pre-hooks run twice where a subclass's step calls its parent's
+            return
         for group in self._groups():
             group["weight_decay"] = group["target_decay"]
             for parameter in group["params"]:
                 own = parameter.clone()
-                parameter.sub_(group["target"])
-                self._own[parameter] = own, parameter.clone()
+                shifted = own - group["target"]
+                self._own[parameter] = own, shifted  # first: whatever interrupts, it is known
+                parameter.copy_(shifted)
 
     @torch.no_grad()
     def _put_back(self) -> None:
         """γ, moved as far as γ − target was: where that did not move, γ to the bit."""
-        for parameter, (own, shifted) in self._own.items():
+        for parameter, (own, shifted) in list(self._own.items()):
             parameter.copy_(own + (parameter - shifted))
+            del self._own[parameter]
+        self._undo()
+
+    @torch.no_grad()
+    def _undo(self) -> None:
+        """γ as it was where it has not been put back, and no weight decay between steps."""
+        for parameter, (own, _) in self._own.items():
+            parameter.copy_(own)
         self._own.clear()
         for group in self._groups():
             group["weight_decay"] = 0.0

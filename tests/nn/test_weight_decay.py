@@ -1,6 +1,7 @@
 """Parameter groups: every parameter once, and γ towards its target by any optimiser's own rule."""
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -151,7 +152,7 @@ def test_a_closure_sees_gamma_itself():
         torch.testing.assert_close(model.bn.weight.detach(), expected)
 
 
-def test_the_optimisers_state_goes_into_a_checkpoint_and_a_failed_step_is_undone():
+def test_the_optimisers_state_goes_into_a_checkpoint():
     model = net()
     optimizer = torch.optim.SGD(groups(model), lr=0.1, momentum=0.9)
     handle = bnn.decay_towards_target(optimizer)
@@ -162,21 +163,125 @@ def test_the_optimisers_state_goes_into_a_checkpoint_and_a_failed_step_is_undone
     again = torch.optim.SGD(groups(model), lr=0.5)
     again.load_state_dict(state)
     bnn.decay_towards_target(again)
-    before = model.bn.weight.detach().clone()
-
-    def fails():
-        raise RuntimeError("out of memory")
-
-    with pytest.raises(RuntimeError, match="out of memory"):
-        again.step(fails)
-    for parameter in model.parameters():
-        parameter.grad = None
-    again.step()
-    assert torch.equal(model.bn.weight, before)
     handle.remove()
     model.bn.weight.grad = torch.zeros(4)
     optimizer.step()  # the momentum alone
     assert optimizer.param_groups[1]["weight_decay"] == 0.0
+
+
+class Descent(torch.optim.Optimizer):
+    """Gradient descent, into which an error can break after γ has moved."""
+
+    error: BaseException | None = None
+
+    def __init__(self, groups, lr):
+        super().__init__(groups, {"lr": lr, "weight_decay": 0.0})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        if closure is not None:
+            with torch.enable_grad():
+                closure()
+        for group in self.param_groups:
+            if group["name"] == "beta" and self.error is not None:
+                raise self.error
+            for parameter in group["params"]:
+                gradient = parameter.grad + group["weight_decay"] * parameter
+                parameter -= group["lr"] * gradient
+
+
+def decaying_to_one():
+    model = net()
+    optimizer = Descent(groups(model), lr=0.1)
+    bnn.decay_towards_target(optimizer)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    return model, optimizer
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("cuda"), TypeError("NoneType"), KeyboardInterrupt()]
+)
+def test_after_a_step_that_raises_gamma_is_what_it_was(error):
+    def failing_closure():
+        raise error
+
+    for way in ("in the closure", "in the step"):
+        model, optimizer = decaying_to_one()
+        before = [model.bn.weight.detach().clone(), model.group.weight.detach().clone()]
+        if way == "in the closure":
+            with pytest.raises(type(error)):
+                optimizer.step(failing_closure)
+        else:
+            optimizer.error = error
+            with pytest.raises(type(error)):
+                optimizer.step()
+            optimizer.error = None
+        assert torch.equal(model.bn.weight, before[0]), way
+        assert torch.equal(model.group.weight, before[1]), way
+        assert optimizer.param_groups[1]["weight_decay"] == 0.0
+        optimizer.step()  # by gradients of 1, and by 0.1 · (γ − 1)
+        after = before[0] - 0.1 * (1 + 0.1 * (before[0] - 1))
+        torch.testing.assert_close(model.bn.weight.detach(), after)
+    with pytest.raises(TypeError, match="closer"):
+        optimizer.step(closer=None)
+    torch.testing.assert_close(model.bn.weight.detach(), after)
+
+
+class Twice(torch.optim.SGD):
+    def step(self, closure=None):
+        return super().step(closure)
+
+
+def test_an_optimiser_that_calls_its_parents_step_decays_once():
+    torch.optim.SGD(groups(net()), lr=0.1)  # from here on PyTorch runs the hooks of both steps
+    model = net()
+    optimizer = Twice(groups(model), lr=0.1)
+    bnn.decay_towards_target(optimizer)
+    before = model.bn.weight.detach().clone()
+    model.bn.weight.grad = torch.zeros(4)
+    optimizer.step()
+    torch.testing.assert_close(model.bn.weight.detach(), before - 0.01 * (before - 1))
+
+
+def test_schedulers_made_before_and_afterwards_count_its_steps():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for made in ("before", "afterwards"):
+            model = net()
+            optimizer = torch.optim.SGD(groups(model), lr=0.1)
+            if made == "before":
+                schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+            bnn.decay_towards_target(optimizer)
+            if made == "afterwards":
+                schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+            before = model.bn.weight.detach().clone()
+            model.bn.weight.grad = torch.zeros(4)
+            optimizer.step()
+            schedule.step()
+            torch.testing.assert_close(model.bn.weight.detach(), before - 0.01 * (before - 1))
+
+
+def test_what_is_registered_afterwards_sees_gamma_itself():
+    model, optimizer = decaying_to_one()
+    before, seen = model.bn.weight.detach().clone(), []
+    optimizer.register_step_post_hook(lambda *_: seen.append(model.bn.weight.detach().clone()))
+    optimizer.step()
+    torch.testing.assert_close(seen[0], before - 0.1 * (1 + 0.1 * (before - 1)))
+
+
+def test_it_is_set_up_once_until_it_is_removed():
+    model = net()
+    optimizer = torch.optim.SGD(groups(model), lr=0.1)
+    first = bnn.decay_towards_target(optimizer)
+    with pytest.raises(ValueError, match="decays towards its targets already"):
+        bnn.decay_towards_target(optimizer)
+    first.remove()
+    bnn.decay_towards_target(optimizer)
+    before = model.bn.weight.detach().clone()
+    model.bn.weight.grad = torch.zeros(4)
+    optimizer.step()
+    torch.testing.assert_close(model.bn.weight.detach(), before - 0.01 * (before - 1))
 
 
 def test_an_optimiser_without_a_target_is_refused():
