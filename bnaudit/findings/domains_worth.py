@@ -22,10 +22,15 @@ def worth(
     """The conclusion, in at most three sentences.
 
     A domain's own statistics are compared with the better common ones (the checkpoint's or the
-    pooled ones, by mean accuracy over the domains: chosen on these samples, which can only speak
-    against the own ones). They pay where McNemar's exact test says so, family-wise at
-    `SIGNIFICANCE` over the domains (Holm). Common statistics are as good where the upper limits of
-    all gains stay below `margin`. `classifier`: whether the outputs are class scores.
+    pooled ones, by mean accuracy over the domains). They pay where McNemar's exact test says so,
+    family-wise at `SIGNIFICANCE` over the domains (Holm). Common statistics are as good where the
+    upper limits of all gains stay below `margin`. `classifier`: whether the outputs are class
+    scores.
+
+    Which common ones are better is chosen on these very samples, which speaks for them: gains of
+    the own ones are harder to find, losses and that there is no gain easier. With three kinds of
+    statistics that are equally good (1 to 3 domains of 250 or 1,000 samples, simulated 4,000
+    times) a loss is found in 2.5 to 4.4% of the cases, against 1.4 to 2.4% were they given.
     """
     table = {(cell.statistics, cell.domain): cell for cell in cells}
     labelled = [name for name in names if table[name, name].scores.accuracy is not None]

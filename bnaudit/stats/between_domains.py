@@ -34,9 +34,9 @@ def distance(first: Moments, second: Moments, eps: float, gamma: Tensor) -> Jack
 
     Σγ²δ²/Σγ² over channels. `first`, `second`: what the layer saw of each, by jackknife group,
     none empty. The populations count as independent: bias and variance of the two one-sample
-    jackknives add. Where both hold the same samples in two forms that is too much rather than too
-    little. The interval takes the statistics upstream as given. None where a side has too few
-    groups, or γ = 0 in every channel.
+    jackknives add. Where both hold the same samples in two forms that is too much if the two are
+    positively correlated, and too little if they are negatively. The interval takes the statistics
+    upstream as given. None where a side has too few groups, or γ = 0 in every channel.
     """
     one, other = pool(first), pool(second)
     sides = (one.mean[0], one.var[0]), (other.mean[0], other.var[0])
