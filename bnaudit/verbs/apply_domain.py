@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from types import TracebackType
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -14,18 +16,28 @@ from bnaudit.checkpoints.names import Match, match_names
 from bnaudit.engine.layers import BNLayer, find_layers
 from bnaudit.engine.wrappers import unwrap
 from bnaudit.errors import InputError
+from bnaudit.nn.example_weighing import ExampleWeighingBatchNorm
 
 MOST_NAMED = 4
 
+_NUMBERS = count()
+_LIVE: WeakSet[AppliedDomain] = WeakSet()
+"""Those that somebody can still revert: one whose handle is gone stands in nobody's way."""
+
 
 class AppliedDomain:
-    """Statistics of a domain in a model. `revert()`, or the end of a `with` block, undoes it."""
+    """Statistics of a domain in a model. `revert()`, or the end of a `with` block, undoes it.
+
+    Where several are applied to one model, the last one has to be undone first.
+    """
 
     def __init__(self, domain: str, changed: Sequence[tuple[Tensor, Tensor]]) -> None:
         self.domain = domain
         self._before = [(buffer, buffer.detach().clone()) for buffer, _ in changed]
         _write(changed, self._before)
         self._applied = True
+        self._number = next(_NUMBERS)
+        _LIVE.add(self)
 
     @property
     def applied(self) -> bool:
@@ -33,10 +45,33 @@ class AppliedDomain:
         return self._applied
 
     def revert(self) -> None:
-        """Put back what the model had before, bit for bit. A second time does nothing."""
-        if self._applied:
-            _write(self._before, ())
-            self._applied = False
+        """Put back what the model had before, bit for bit. A second time does nothing.
+
+        Raises `InputError` where another domain was applied since and is not reverted: what that
+        one would put back are this domain's statistics.
+        """
+        if not self._applied:
+            return
+        later = self._later()
+        if later is not None:
+            raise InputError(
+                f"domain {later.domain} was applied to this model after {self.domain}: revert "
+                f"{later.domain} first"
+            )
+        _write(self._before, ())
+        self._applied = False
+
+    def _later(self) -> AppliedDomain | None:
+        """The last one on any of the same tensors, if it is not this one."""
+        mine = {id(buffer) for buffer, _ in self._before}
+        later = [
+            other
+            for other in _LIVE
+            if other.applied
+            and other._number > self._number
+            and any(id(buffer) in mine for buffer, _ in other._before)
+        ]
+        return max(later, key=lambda other: other._number, default=None)
 
     def __enter__(self) -> AppliedDomain:
         return self
@@ -82,7 +117,7 @@ def apply_domain(model: nn.Module, bank: str | Path | Bank, domain: str) -> Appl
     if not isinstance(bank, Bank):
         bank = read_bank(Path(bank))
     wanted = statistics_in(bank, domain)
-    layers = [one for one in find_layers(unwrap(model)) if one.role == "estimated"]
+    layers = [one for one in find_layers(unwrap(model)) if _takes_statistics(one)]
     found = {
         f"{layer}.{leaf}": value
         for layer, pair in wanted.items()
@@ -104,6 +139,13 @@ def apply_domain(model: nn.Module, bank: str | Path | Bank, domain: str) -> Appl
             if value is not None:
                 changed.append((buffer, _as(buffer, value, layer, domain)))
     return AppliedDomain(domain, changed)
+
+
+def _takes_statistics(layer: BNLayer) -> bool:
+    """Whether it normalises by estimates, alone or, as one of `bnaudit.nn`, with something else."""
+    if isinstance(layer.module, ExampleWeighingBatchNorm):
+        return isinstance(layer.module.running_mean, Tensor)
+    return layer.role == "estimated"
 
 
 def _check_names(match: Match, bank: Bank) -> None:

@@ -16,6 +16,7 @@ from torch import nn
 
 from bnaudit.checkpoints.bank import read_bank
 from bnaudit.errors import InputError
+from bnaudit.nn import convert
 from bnaudit.verbs.apply_domain import apply_domain
 from bnaudit.verbs.domains import domains
 from bnaudit.verbs.recalibrate import recalibrate
@@ -80,6 +81,37 @@ def test_as_a_context_it_ends_with_the_block_also_on_an_error(bank: Path) -> Non
     with pytest.raises(RuntimeError, match="of the caller's"):
         fails()
     assert same(statistics(model), before)
+
+
+def test_what_was_applied_first_cannot_be_reverted_before_what_came_after_it(bank: Path) -> None:
+    model, other = digits_net(), digits_net()
+    before = statistics(model)
+    first, second = apply_domain(model, bank, "plain"), apply_domain(model, bank, "hazy")
+    elsewhere = apply_domain(other, bank, "hazy")
+    now = statistics(model)
+    with pytest.raises(InputError, match="hazy was applied to this model after plain: revert hazy"):
+        first.revert()
+    assert first.applied
+    assert same(statistics(model), now)
+    second.revert()
+    first.revert()
+    assert same(statistics(model), before)
+    assert elsewhere.applied
+    # Nobody can revert the second one once its handle is gone, so the first may be.
+    first = apply_domain(model, bank, "plain")
+    apply_domain(model, bank, "hazy")
+    first.revert()
+    assert same(statistics(model), before)
+
+
+def test_a_bank_fits_a_model_that_weighs_its_examples(bank: Path) -> None:
+    plain, weighing = digits_net(), digits_net()
+    convert(weighing, "example-weighing", alpha=0.2)
+    before = statistics(weighing)
+    apply_domain(plain, bank, "hazy")
+    with apply_domain(weighing, bank, "hazy"):
+        assert same(statistics(weighing), statistics(plain))
+    assert same(statistics(weighing), before)
 
 
 class Wrapping(nn.Module):
