@@ -13,13 +13,12 @@ from bnaudit.checkpoints.bank import Bank, bank_dtype
 from bnaudit.checkpoints.patch import patch_checkpoint
 from bnaudit.checkpoints.target import check_target
 from bnaudit.engine.layers import BNLayer
-from bnaudit.engine.population import Statistics
 from bnaudit.errors import InputError
 from bnaudit.report.files import check_folder
 from bnaudit.results.documents import finite
 from bnaudit.results.domains import POOLED, Domains
 from bnaudit.verbs.domains_comparison import Compared
-from bnaudit.verbs.weights import Weights
+from bnaudit.verbs.weights import Weights, by_name_in_file
 
 
 def bank_of(made: Compared) -> Bank:
@@ -69,12 +68,13 @@ def write_checkpoints(
     *,
     trust_pickle: bool,
     overwrite: bool,
-) -> list[Path]:
-    """One copy of the checkpoint for each domain, in which only the statistics differ.
+) -> tuple[list[Path], tuple[str, ...]]:
+    """One copy of the checkpoint for each domain, in which only the statistics differ; and notes.
 
-    Each is written whole or not at all, with its sidecar, as `recalibrate` does.
+    Each is written whole or not at all, with its sidecar, as `recalibrate` does. The notes say
+    what else differs, and which layers the checkpoint has nothing of.
     """
-    written = []
+    written, notes = [], dict[str, None]()
     for whose, target in targets.items():
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -82,10 +82,12 @@ def write_checkpoints(
             raise InputError(
                 f"--write-checkpoints {target.parent}: cannot be made: {error}"
             ) from error
+        new = [((one.name, *one.aliases), pair) for one, pair in made.statistics[whose].items()]
+        values, absent = by_name_in_file(new, weights)
         patched = patch_checkpoint(
             checkpoint,
             target,
-            _by_name_in_file(made.statistics[whose], weights),
+            values,
             key=weights.key,
             provenance=_provenance(made.report, whose),
             trust_pickle=trust_pickle,
@@ -93,21 +95,8 @@ def write_checkpoints(
             source_sha256=made.report.model.checkpoint_sha256,
         )
         written.append(patched.target)
-    return written
-
-
-def _by_name_in_file(
-    statistics: Mapping[BNLayer, Statistics], weights: Weights
-) -> dict[str, Tensor]:
-    """The new buffers by their names in the file, under every name of a layer."""
-    values: dict[str, Tensor] = {}
-    for layer, pair in statistics.items():
-        for name in (layer.name, *layer.aliases):
-            for buffer, value in zip(("running_mean", "running_var"), pair, strict=True):
-                stored = weights.place_in_file(name, buffer)
-                if stored is not None:
-                    values[stored] = value
-    return values
+        notes |= dict.fromkeys((*absent, *patched.notes))
+    return written, tuple(notes)
 
 
 def _provenance(report: Domains, whose: str) -> dict[str, Any]:

@@ -60,12 +60,12 @@ def domains_file(
         raise InputError("--write-checkpoints: needs the checkpoint's own state dict")
     halves = [_halves(settings, bench, name) for name in names]
     made = compare_domains(bench, halves)
-    written = []
+    report, written = made.report, list[Path]()
     if outputs.bank is not None:
         write_bank(bank_of(made), outputs.bank, overwrite=outputs.overwrite)
         written.append(outputs.bank)
     if targets and bench.weights is not None and settings.checkpoint is not None:
-        written += write_checkpoints(
+        copies, notes = write_checkpoints(
             made,
             bench.weights,
             settings.checkpoint,
@@ -73,7 +73,11 @@ def domains_file(
             trust_pickle=settings.trust_pickle,
             overwrite=outputs.overwrite,
         )
-    return made.report, written
+        written += copies
+        report = replace(
+            report, notes=(*report.notes, *(f"--write-checkpoints: {note}" for note in notes))
+        )
+    return report, written
 
 
 def _bench(settings: Settings, first: str, progress: Bar, say: Callable[[str], None]) -> Workbench:

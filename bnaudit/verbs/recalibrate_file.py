@@ -7,9 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from bnaudit.checkpoints.patch import patch_checkpoint
 from bnaudit.checkpoints.target import check_target
 from bnaudit.config import Settings
@@ -31,7 +28,7 @@ from bnaudit.verbs.prepare import (
 from bnaudit.verbs.recalibrate import DEFAULT_SAMPLES
 from bnaudit.verbs.recalibration import Limits, Recalibration, recalibrate_with
 from bnaudit.verbs.sources import Source
-from bnaudit.verbs.weights import Weights
+from bnaudit.verbs.weights import Weights, by_name_in_file, dtypes_in_file
 
 
 @dataclass(frozen=True)
@@ -96,19 +93,12 @@ def recalibrate_file(
         task=settings.task,
         progress=progress,
         say=say,
-        stored=_stored(parts),
+        stored=dtypes_in_file(parts.weights),
     )
     if dry_run or not made.decision.use:
         return Outcome(made.report)
     assert parts.weights is not None
     return _written(made, settings, parts, parts.weights, target, overwrite=overwrite)
-
-
-def _stored(parts: Prepared) -> dict[str, torch.dtype]:
-    """The dtype of each layer's statistics in the file, by the layer's name."""
-    dtypes = parts.weights.dtypes if parts.weights is not None else {}
-    ending = ".running_var"
-    return {n.removesuffix(ending): d for n, d in dtypes.items() if n.endswith(ending)}
 
 
 def _sources(
@@ -145,11 +135,10 @@ def _written(
     overwrite: bool,
 ) -> Outcome:
     assert settings.checkpoint is not None
-    values, absent = _by_name_in_file(made, weights)
-    report = made.report
-    if absent:
-        note = f"not from the checkpoint, so not in the copy either: {', '.join(absent[:6])}"
-        report = replace(report, notes=(*report.notes, note))
+    names = {layer.name: (layer.name, *layer.aliases) for layer in made.report.layers}
+    new = [(names[name], pair) for name, pair in made.statistics.items()]
+    values, notes = by_name_in_file(new, weights)
+    report = replace(made.report, notes=(*made.report.notes, *notes))
     patched = patch_checkpoint(
         settings.checkpoint,
         target,
@@ -161,25 +150,6 @@ def _written(
         source_sha256=parts.model_info.checkpoint_sha256,
     )
     return Outcome(report, patched.target, patched.sidecar, patched.in_place, patched.notes)
-
-
-def _by_name_in_file(made: Recalibration, weights: Weights) -> tuple[dict[str, Tensor], list[str]]:
-    """The new buffers by their names in the file, under every name of a layer; and the layers that
-    the file has nothing of. What it lost of a layer's statistics is put beside the rest."""
-    values: dict[str, Tensor] = {}
-    absent = []
-    aliases = {layer.name: layer.aliases for layer in made.report.layers}
-    for name, (mean, var) in made.statistics.items():
-        found = False
-        for one in (name, *aliases[name]):
-            for buffer, value in (("running_mean", mean), ("running_var", var)):
-                stored = weights.place_in_file(one, buffer)
-                if stored is not None:
-                    values[stored] = value
-                    found = True
-        if not found:
-            absent.append(name)
-    return values, absent
 
 
 def _provenance(report: Recalibrated) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from bnaudit.results.state import LayerState, State
 
@@ -47,3 +48,37 @@ class Weights:
         """What the file calls the layer whose tensor `leaf` was loaded into `layer`."""
         own = self.names.get(f"{layer}.{leaf}")
         return None if own is None else own.removesuffix(leaf).removesuffix(".")
+
+
+def dtypes_in_file(weights: Weights | None) -> dict[str, torch.dtype]:
+    """The dtype of each layer's statistics in the file, by the layer's name; empty without one."""
+    dtypes = weights.dtypes if weights is not None else {}
+    ending = ".running_var"
+    return {n.removesuffix(ending): d for n, d in dtypes.items() if n.endswith(ending)}
+
+
+def by_name_in_file(
+    statistics: Iterable[tuple[tuple[str, ...], tuple[Tensor, Tensor]]], weights: Weights
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """New buffers by their names in the file, and a note for the reader where some have none.
+
+    `statistics`: the names of each layer, its own first, with mean and variance: they go under
+    every name that the file has. What it lost of a layer's statistics is put beside the rest.
+    """
+    values: dict[str, Tensor] = {}
+    absent = []
+    for names, (mean, var) in statistics:
+        found = {
+            place: value
+            for name in names
+            for leaf, value in (("running_mean", mean), ("running_var", var))
+            if (place := weights.place_in_file(name, leaf)) is not None
+        }
+        values |= found
+        if not found:
+            absent.append(names[0])
+    if not absent:
+        return values, ()
+    more = f" and {len(absent) - 6} more" if len(absent) > 6 else ""
+    named = ", ".join(absent[:6])
+    return values, (f"not from the checkpoint, so not in the copy either: {named}{more}",)

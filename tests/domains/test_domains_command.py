@@ -70,6 +70,23 @@ def _check_checkpoints(folder: Path) -> None:
         assert accuracy_and_loss(model, view(images), labels)[0] > worse + 0.15
 
 
+def test_what_a_copy_lacks_or_has_otherwise_is_told(command: Command, tmp_path: Path) -> None:
+    whole = torch.load(SAMPLES / "healthy.pt", weights_only=True)
+    gone = [k for k in whole if k.startswith("bn.")] + ["blocks.0.bn1.running_var"]
+    torch.save({k: v for k, v in whole.items() if k not in gone}, tmp_path / "part.pt")
+    words = asked("--write-checkpoints", "copies", "--allow-mismatch", names=("plain", "hazy"))
+    words[1] = tmp_path / "part.pt"
+    ran = command(*words, "-o", "out", "--no-plots", "--samples", "80", "--verify-samples", "80")
+    assert ran.code == 0, ran.err
+    notes = Domains.from_json(Path("out/domains.json").read_text()).notes
+    told = [note for note in notes if note.startswith("--write-checkpoints: ")]
+    assert any("not in the copy either: bn" in note for note in told)
+    assert any("saved anew, not patched" in note for note in told)
+    copy = torch.load("copies/part.hazy.pt", weights_only=True)
+    assert "blocks.0.bn1.running_var" in copy
+    assert "bn.running_var" not in copy
+
+
 def test_the_command_of_a_finding_runs_and_nothing_is_replaced_unasked(
     command: Command, tmp_path: Path
 ) -> None:
