@@ -22,8 +22,8 @@ from bnaudit.results.sharing import Sharing
     "for all its calls.",
     computed="Exact statistics for all calls of a layer together against exact statistics for each "
     "call, every call upstream having its own too, on the verification data of all domains. With "
-    "labels: a significant gain of accuracy by separate ones (McNemar's exact test, 5%), or a "
-    "lower loss for certain (95%). Otherwise the outputs have to move by more than the threshold "
+    "labels: a significant gain of accuracy by separate ones (McNemar's exact test, 5%); the loss "
+    "is shown and decides nothing. Otherwise the outputs have to move by more than the threshold "
     "while the shared statistics are off at some call beyond the threshold (family-wise 5%).",
     matters="A head that is shared over feature levels, or a siamese branch, sees another "
     "distribution at each call. Wu 2021, section 5.2, finds in RetinaNet's head that training by "
@@ -81,12 +81,10 @@ def sharing_statistics_costs(result: Domains, limits: Limits) -> Iterator[Found]
 
 def _better(sharing: Sharing) -> str | None:
     """What separate statistics gain for certain, where there are labels."""
-    accuracy, loss = sharing.accuracy, sharing.loss
+    accuracy = sharing.accuracy
     significant = sharing.p_value is not None and sharing.p_value < SIGNIFICANCE
     if accuracy is not None and significant and accuracy.difference > 0:
         return f"raise the accuracy by {100 * accuracy.difference:.1f} points"
-    if loss is not None and loss.high is not None and loss.high < 0:
-        return f"lower the loss from {number(loss.before)} to {number(loss.after)}"
     return None
 
 
