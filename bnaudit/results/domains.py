@@ -24,7 +24,7 @@ CHECKPOINT = "checkpoint"
 """What the statistics that the model came with are called."""
 
 POOLED = "pooled"
-"""What the statistics of all domains together, in equal parts, are called."""
+"""What the statistics of all domains together, in parts as equal as may be, are called."""
 
 COMMON = (CHECKPOINT, POOLED)
 """Statistics that do not depend on the domain: no domain may have such a name."""

@@ -11,11 +11,10 @@ from bnaudit.engine.population import Calibration, Rule, Statistics
 from bnaudit.engine.train_mode import ema_of_each
 from bnaudit.errors import InputError, ModelError
 from bnaudit.results import DataInfo
-from bnaudit.verbs.calibration import Batches, Choice, Plan, calibrate, make_plan
-from bnaudit.verbs.measurement import none_reached
+from bnaudit.verbs.calibration import Batches, Choice, Plan, calibrate
+from bnaudit.verbs.exact_statistics import Planned, plan_exact
 from bnaudit.verbs.mixing import MixingRule, own_statistics
-from bnaudit.verbs.selection import select_layers
-from bnaudit.verbs.sources import Source, data_info
+from bnaudit.verbs.sources import Source
 from bnaudit.verbs.workbench import Workbench
 
 
@@ -27,11 +26,24 @@ class CalibrationPool:
     """
 
     bench: Workbench
-    source: Source
-    plan: Plan
+    planned: Planned
     batches: list[Batch]
-    layers: list[BNLayer]
     own: dict[BNLayer, Statistics]
+
+    @property
+    def source(self) -> Source:
+        """The data, and how they are called."""
+        return self.planned.source
+
+    @property
+    def plan(self) -> Plan:
+        """By which method, on which data."""
+        return self.planned.plan
+
+    @property
+    def layers(self) -> list[BNLayer]:
+        """Those that change."""
+        return self.planned.layers
 
     @property
     def samples(self) -> int:
@@ -46,13 +58,7 @@ class CalibrationPool:
     @property
     def info(self) -> DataInfo:
         """What was read."""
-        return data_info(
-            self.plan.reader,
-            self.source.name,
-            self.samples,
-            self.source.transform,
-            labelled=self.plan.labelled,
-        )
+        return self.planned.info
 
     def exact(
         self, batches: Sequence[Batch] | None = None, prior: float = 0.0
@@ -90,17 +96,13 @@ def calibration_pool(
 
     As many samples as fit into memory at once, as `recalibrate` takes them.
     """
-    subject = bench.subject
-    plan = make_plan(subject, source.reader, Choice(), say)
-    if not plan.trial.calls:
-        raise ModelError(none_reached(subject.layers))
-    batches = list(plan.batches)
+    planned = plan_exact(bench.subject, source, say)
+    batches = list(planned.plan.batches)
     if sum(batch.size for batch in batches) < 2:
         raise InputError(f"{source.name}: a single calibration sample has no statistics; give more")
-    chosen, _ = select_layers(subject.layers, plan.trial, (), frozen=False)
-    if not chosen:
+    if not planned.layers:
         raise ModelError("no layer can be recalibrated: all are frozen, or of unknown kind")
-    return CalibrationPool(bench, source, plan, batches, chosen, own_statistics(subject.layers))
+    return CalibrationPool(bench, planned, batches, own_statistics(bench.subject.layers))
 
 
 def _no_progress(done: int) -> None:

@@ -34,11 +34,11 @@ def domains(
     """Compare domains: statistics of each one on the data of each one.
 
     Exact statistics are computed on a half of each domain's data, and of all domains together, in
-    equal parts ("pooled"). The other halves are run under all of them and the model's own, the
-    same samples each time: accuracy and loss (with labels), agreement, KL and layer shift; whether
-    statistics of its own pay for a domain is tested against the better common ones. The model is
-    not changed: write a `bank` and use `apply_domain`. Wu & Johnson 2021, section 5; AdaBN (Li et
-    al. 2016).
+    parts as equal as may be ("pooled"). The other halves are run under all of them and the model's
+    own, the same samples each time: accuracy and loss (with labels), agreement, KL and layer shift;
+    whether statistics of its own pay for a domain is tested against the better common ones. The
+    model is not changed: write a `bank` and use `apply_domain`. Wu & Johnson 2021, section 5; AdaBN
+    (Li et al. 2016).
 
     Args:
         model: any eager module, in any mode and on any device; wrappers are looked through.

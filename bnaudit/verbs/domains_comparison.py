@@ -18,13 +18,8 @@ from bnaudit.findings.rules.domains import COMMON_CODE
 from bnaudit.results.domains import CHECKPOINT, POOLED, Domain, Domains, KeptLayer
 from bnaudit.verbs.domains_matrix import Column, about_domain, column
 from bnaudit.verbs.domains_sharing import in_turn, shared_layers, sharing_of
-from bnaudit.verbs.domains_statistics import (
-    DomainStatistics,
-    layer_distances,
-    pooled_source,
-    statistics_of,
-    worst_noise,
-)
+from bnaudit.verbs.domains_statistics import layer_distances, pooled_source, worst_noise
+from bnaudit.verbs.exact_statistics import ExactStatistics, exact_statistics
 from bnaudit.verbs.mixing import own_statistics
 from bnaudit.verbs.sources import Source
 from bnaudit.verbs.verification import Unseen
@@ -66,13 +61,15 @@ def compare_domains(bench: Workbench, domains: Sequence[Halves]) -> Compared:
     policy = bench.policy.checked()
     _check_classes(domains)
     with subject.conditions.entered(subject.model):
-        found: dict[str, DomainStatistics] = {}
+        found: dict[str, ExactStatistics] = {}
         for domain in domains:
             with about_domain(domain.name):
-                found[domain.name] = statistics_of(bench, domain.calibration, domain.name)
+                found[domain.name] = _statistics(bench, domain.calibration, domain.name)
             _check_alone(found, domains)
         if len(domains) > 1:
-            found[POOLED] = statistics_of(bench, pooled_source(list(found.values())), POOLED)
+            pooled, unequal = pooled_source(list(found.values()))
+            made = _statistics(bench, pooled, POOLED)
+            found[POOLED] = replace(made, notes=(*unequal, *made.notes))
         statistics = _completed(bench, found)
         tried: dict[str, Mapping[BNLayer, Statistics]] = {CHECKPOINT: {}}
         if POOLED in statistics:
@@ -80,7 +77,7 @@ def compare_domains(bench: Workbench, domains: Sequence[Halves]) -> Compared:
         tried |= statistics
         known: set[bytes] = set()
         for domain in domains:
-            known |= found[domain.name].batches.hashes
+            known |= found[domain.name].plan.batches.hashes
         columns = [column(bench, d.name, d.verification, tried, known) for d in domains]
         base = found[POOLED] if POOLED in found else found[domains[0].name]
         halves = [Unseen(domain.verification.reader, known) for domain in domains]
@@ -112,7 +109,13 @@ def compare_domains(bench: Workbench, domains: Sequence[Halves]) -> Compared:
     return Compared(report, statistics)
 
 
-def _check_alone(found: Mapping[str, DomainStatistics], domains: Sequence[Halves]) -> None:
+def _statistics(bench: Workbench, source: Source, what: str) -> ExactStatistics:
+    return exact_statistics(
+        bench, source, what=f"statistics: {what}", say=lambda line: bench.say(f"{what}: {line}")
+    )
+
+
+def _check_alone(found: Mapping[str, ExactStatistics], domains: Sequence[Halves]) -> None:
     if len(domains) > 1 or shared_layers(found.values()):
         return
     raise InputError(
@@ -122,7 +125,7 @@ def _check_alone(found: Mapping[str, DomainStatistics], domains: Sequence[Halves
 
 
 def _completed(
-    bench: Workbench, found: Mapping[str, DomainStatistics]
+    bench: Workbench, found: Mapping[str, ExactStatistics]
 ) -> dict[str, dict[BNLayer, Statistics]]:
     """All layers that change anywhere, in every set of statistics: none is left half applied."""
     own = own_statistics(bench.subject.layers)
@@ -171,14 +174,14 @@ def _some(names: Sequence[str]) -> str:
     return f"{shown} and {len(names) - 4} more" if len(names) > 4 else shown
 
 
-def _described(domain: Halves, found: DomainStatistics, one: Column) -> Domain:
+def _described(domain: Halves, found: ExactStatistics, one: Column) -> Domain:
     noise = worst_noise(found)
     floor, layer = noise if noise is not None else (None, None)
     return Domain(domain.name, found.info, one.info, one.overlap, floor, layer)
 
 
 def _kept(
-    found: Mapping[str, DomainStatistics], statistics: Mapping[str, Mapping[BNLayer, Statistics]]
+    found: Mapping[str, ExactStatistics], statistics: Mapping[str, Mapping[BNLayer, Statistics]]
 ) -> tuple[KeptLayer, ...]:
     changed = next(iter(statistics.values()))
     reasons = {
@@ -200,7 +203,7 @@ def _bytes(statistics: Mapping[str, Mapping[BNLayer, Statistics]]) -> int:
 
 
 def _notes(
-    found: Mapping[str, DomainStatistics], columns: Sequence[Column], names: Sequence[str]
+    found: Mapping[str, ExactStatistics], columns: Sequence[Column], names: Sequence[str]
 ) -> tuple[str, ...]:
     said: dict[str, list[str]] = {}
     for name, one in found.items():

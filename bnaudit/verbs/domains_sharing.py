@@ -16,13 +16,15 @@ from bnaudit.errors import NonFiniteError, one_line
 from bnaudit.results.sharing import CallStatistics, SharedLayer, Sharing
 from bnaudit.stats.moments import merge, pool
 from bnaudit.verbs.domains_matrix import against
-from bnaudit.verbs.domains_statistics import DomainStatistics
+from bnaudit.verbs.exact_statistics import ExactStatistics
 from bnaudit.verbs.figures import shift_estimates
 from bnaudit.verbs.scores import scores_of
 from bnaudit.verbs.workbench import Workbench
 
+NOT_TRIED = "statistics for each call were not tried"
 
-def shared_layers(found: Iterable[DomainStatistics]) -> list[BNLayer]:
+
+def shared_layers(found: Iterable[ExactStatistics]) -> list[BNLayer]:
     """The layers with new statistics that a forward calls several times."""
     return list(
         dict.fromkeys(
@@ -32,31 +34,33 @@ def shared_layers(found: Iterable[DomainStatistics]) -> list[BNLayer]:
 
 
 def sharing_of(
-    bench: Workbench, found: DomainStatistics, verification: Iterable[Batch], samples: int | None
+    bench: Workbench, found: ExactStatistics, verification: Iterable[Batch], samples: int | None
 ) -> Sharing | None:
     """Exact statistics for each call against `found`, exact statistics for all calls together.
 
     None where no layer is called several times. Inside `conditions.entered(model)`. A model whose
-    batches do not make the same calls leaves a note.
+    batches do not make the same calls leaves a note, and so do data that memory does not hold.
     """
     if not shared_layers([found]):
         return None
-    subject = bench.subject
+    if found.plan.method != "exact":
+        return Sharing(note=f"{NOT_TRIED}: they need the activations of all samples at once")
+    subject, batches = bench.subject, found.plan.batches
     try:
         with bench.progress("statistics of each call", None, "calls") as advance:
             populations = exact_by_call(
                 Calibration(
                     subject.model,
                     list(found.statistics),
-                    found.batches,
-                    found.batches.groups,
+                    batches,
+                    batches.groups,
                     subject.conditions,
                     lambda layer, mean, var: (mean, var),
                     advance,
                 )
             )
     except (OutOfOrderError, OutOfMemoryError, ForwardError, NonFiniteError) as error:
-        return Sharing(note=f"statistics for each call were not tried: {one_line(error)}")
+        return Sharing(note=f"{NOT_TRIED}: {one_line(error)}")
     several = {layer: seen for layer, seen in populations.items() if len(seen) > 1}
     variants = [Variant(found.statistics), _separate(populations, several)]
     with bench.progress("verifying: statistics of each call", samples, "samples") as advance:

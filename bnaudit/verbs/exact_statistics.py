@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from bnaudit.engine.conditions import Subject
@@ -10,56 +10,103 @@ from bnaudit.engine.layers import BNLayer
 from bnaudit.engine.population import Statistics
 from bnaudit.errors import ModelError
 from bnaudit.results import DataInfo
-from bnaudit.verbs.bars import Bar
-from bnaudit.verbs.calibration import Choice, calibrate, make_plan
+from bnaudit.stats.moments import Moments
+from bnaudit.verbs.calibration import Choice, Plan, calibrate, make_plan
 from bnaudit.verbs.measurement import none_reached
 from bnaudit.verbs.mixing import MixingRule, own_statistics
+from bnaudit.verbs.recalibrated_layers import left_alone
 from bnaudit.verbs.selection import select_layers
 from bnaudit.verbs.sources import Source, data_info
+from bnaudit.verbs.weights import dtypes_in_file
+from bnaudit.verbs.workbench import Workbench
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The data, held; `layers` may change, `kept` has the reason of each other one."""
+
+    source: Source
+    plan: Plan
+    layers: list[BNLayer]
+    kept: dict[BNLayer, str]
+
+    @property
+    def info(self) -> DataInfo:
+        """What was read."""
+        return data_info(
+            self.plan.reader,
+            self.source.name,
+            self.plan.batches.samples,
+            self.source.transform,
+            labelled=self.plan.labelled,
+        )
+
+
+def plan_exact(subject: Subject, source: Source, say: Callable[[str], None]) -> Planned:
+    """What `exact` will run on; layer by layer where memory does not allow it.
+
+    Inside `conditions.entered(model)`. Raises `ModelError` where the forward reaches no layer.
+    """
+    plan = make_plan(subject, source.reader, Choice(), say)
+    if not plan.trial.calls:
+        raise ModelError(none_reached(subject.layers))
+    layers, kept = select_layers(subject.layers, plan.trial, (), frozen=False)
+    return Planned(source, plan, layers, kept)
 
 
 @dataclass(frozen=True)
 class ExactStatistics:
     """The statistics (float64, CPU) of every layer that `recalibrate` would change, by layer.
 
-    `samples` were used, of the data `info`; `notes` for the reader; `hashes` of the samples'
-    contents.
+    `populations`: what each of these layers saw by jackknife group, none empty. `kept`: the layers
+    that have no new statistics, and why. `plan`: the data they come from and the method that memory
+    allowed; `info` describes the data. `notes` for the reader, who knows which data are meant.
     """
 
     statistics: dict[BNLayer, Statistics]
-    samples: int
+    populations: dict[BNLayer, Moments]
+    kept: dict[BNLayer, str]
+    plan: Plan
     info: DataInfo
-    hashes: frozenset[bytes]
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...]
+
+    @property
+    def samples(self) -> int:
+        """How many were used."""
+        return self.plan.batches.samples
+
+    @property
+    def calls(self) -> dict[str, int]:
+        """Of each layer in a forward, by its name, in call order."""
+        return self.plan.trial.calls
 
 
 def exact_statistics(
-    subject: Subject,
+    bench: Workbench,
     source: Source,
     *,
-    choice: Choice | None = None,
-    patterns: Sequence[str] = (),
-    progress: Bar,
-    say: Callable[[str], None] = lambda line: None,
+    say: Callable[[str], None],
     what: str = "exact statistics",
 ) -> ExactStatistics:
     """What `recalibrate` would give the layers on these data, by its method `exact`, unverified.
 
-    `choice`: of the method, its prior and memory; layer by layer where memory does not allow it.
-    Nothing is written into the model. Inside `conditions.entered(model)`.
-    Raises `ModelError` where the forward reaches no layer.
+    Rounded as the checkpoint's file stores them: what is compared is what can be written. Nothing
+    is written into the model. Inside `conditions.entered(model)`. Raises `ModelError` where the
+    forward reaches no layer.
     """
-    layers = subject.layers
-    choice = choice or Choice()
-    plan = make_plan(subject, source.reader, choice, say)
-    if not plan.trial.calls:
-        raise ModelError(none_reached(layers))
-    chosen, _ = select_layers(layers, plan.trial, patterns, frozen=False)
-    samples = plan.batches.samples
-    rule = MixingRule(own_statistics(layers), samples / (choice.prior + samples), choice.above, {})
-    steps = (len(chosen), "layers") if plan.by_layer else (None, "batches")
-    with progress(what, *steps) as advance:
-        found = calibrate(subject, chosen, plan, rule, choice, advance)
-    info = data_info(plan.reader, source.name, samples, source.transform, labelled=plan.labelled)
-    notes = (*plan.notes, *found.notes)
-    return ExactStatistics(found.statistics, samples, info, frozenset(plan.batches.hashes), notes)
+    subject = bench.subject
+    planned = plan_exact(subject, source, say)
+    plan, layers = planned.plan, planned.layers
+    rule = MixingRule(own_statistics(subject.layers), 1.0, None, dtypes_in_file(bench.weights))
+    with bench.progress(what, len(layers), "layers") as advance:
+        found = calibrate(subject, layers, plan, rule, Choice(), advance)
+    statistics = found.statistics
+    groups = {layer: found.populations[layer].groups for layer in statistics}
+    return ExactStatistics(
+        statistics,
+        {layer: one.select(one.count > 0) for layer, one in groups.items()},
+        planned.kept | left_alone(layers, found, rule),
+        plan,
+        planned.info,
+        (*plan.notes, *plan.trial.dependence, *found.notes),
+    )

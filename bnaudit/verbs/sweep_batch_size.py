@@ -89,7 +89,7 @@ def sweep_batch_size_with(
     order: list[str] = []
     with subject.conditions.entered(subject.model):
         calibration = held[0][1]
-        exact = exact_statistics(subject, calibration, progress=bench.progress, say=bench.say)
+        exact = exact_statistics(bench, calibration, say=bench.say)
         notes.extend(exact.notes)
         for role, source, usable in held:
             run = _Pass(bench, source, usable, exact.statistics)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,11 @@ from domain_models import (
 
 from bnaudit.checkpoints.bank import read_bank
 from bnaudit.errors import BnauditError, InputError
+from bnaudit.findings.conclude import conclude
 from bnaudit.results.domains import CHECKPOINT, POOLED, Domains
 from bnaudit.verbs.apply_domain import apply_domain
 from bnaudit.verbs.domains import domains
+from bnaudit.verbs.domains_statistics import most_of_each
 from bnaudit.verbs.measure import measure
 from bnaudit.verbs.recalibrate import recalibrate
 
@@ -170,6 +173,37 @@ def test_two_halves_of_one_domain_need_no_statistics_of_their_own() -> None:
     assert {finding.code for finding in result.findings} == {"BN312"}
 
 
+def test_a_small_domain_does_not_make_the_pooled_statistics_noisier_than_a_large_ones_own() -> None:
+    # All hazy: statistics of their own can only be better than pooled ones by the pool's noise.
+    images, labels = digits("train")
+    others, other_labels = (
+        torch.cat(pair) for pair in zip(digits("test"), digits("verify"), strict=True)
+    )
+    of, on = {"one": (0, 440), "two": (440, 880), "few": (880, 884)}, {}
+    for name, start in (("one", 0), ("two", 350), ("few", 700)):
+        on[name] = as_data(hazy(others[start : start + 350]), other_labels[start : start + 350])
+    data = {name: as_data(hazy(images[a:b]), labels[a:b]) for name, (a, b) in of.items()}
+    made = domains(digits_net(), data, verify=on)
+    assert made.worth.common == POOLED
+    assert made.pooled_samples == 440
+    assert "BN311" not in {finding.code for finding in made.findings}
+    (note,) = [one for one in made.notes if one.startswith("pooled: ")]
+    assert "4 to 440 samples; up to 218 of each" in note
+
+
+def test_the_pool_is_in_equal_parts_unless_it_were_smaller_than_a_domains_own_sample() -> None:
+    for sizes in ([7], [5, 5], [1000, 1000, 16], [1000, 400], [1000, 900, 800], [1, 300], [2, 3]):
+        enough = max(sizes)
+        expected = next(
+            most
+            for most in range(min(sizes), enough + 1)
+            if sum(min(size, most) for size in sizes) >= enough
+        )
+        assert most_of_each(sizes) == expected, sizes
+    assert most_of_each([1000, 900, 800]) == 800
+    assert most_of_each([1000, 1000, 16]) == 492
+
+
 def test_few_samples_leave_it_undecided_and_say_how_many_would_do() -> None:
     images, labels = digits("test")
     one, two = (as_data(images[part], labels[part]) for part in (slice(40), slice(40, 80)))
@@ -252,6 +286,24 @@ def test_a_shared_head_is_compared_with_statistics_for_each_level() -> None:
     assert all(c.from_shared is not None and c.from_shared.low > 0.3 for c in layer.calls)
     assert made.worth.level == "alone"
     assert [finding.code for finding in made.findings] == ["BN313"]
+    # A single look: the accuracy decides, also where the loss falls for certain.
+    assert sharing.loss.high is not None
+    assert sharing.loss.high < 0
+    chance = replace(made, sharing=replace(sharing, p_value=0.06))
+    assert conclude((chance,)) == ()
+
+
+def test_statistics_of_each_call_are_left_out_where_memory_does_not_hold_the_samples(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bnaudit.verbs.calibration.free_memory", lambda device: 4096)
+    images, labels = digits("test")
+    made = domains(trained_levels(), {"digits": as_data(images, labels)})
+    assert any("too much, so layer by layer" in note for note in made.notes)
+    assert made.sharing is not None
+    assert made.sharing.separate is None
+    assert "not tried: they need the activations of all samples" in (made.sharing.note or "")
+    assert made.cell("digits", "digits").scores.accuracy is not None
 
 
 def test_without_labels_sharing_is_told_by_what_it_does_to_the_outputs() -> None:
