@@ -15,7 +15,7 @@ OUTCOMES: dict[Outcome, str] = {
     "better": "Measured: the network is better by the statistics of these data.",
     "no better": "Measured: the network is not shown to be better by the statistics of these data.",
     "divided": "Measured: by the statistics of these data accuracy is better, the loss is not.",
-    "open": "Not measured: whether the network is better by the statistics of these data.",
+    "open": "Open: whether the network is better by the statistics of these data.",
 }
 
 

@@ -55,9 +55,10 @@ class Advice:
 
     `outcome`: "better" where the network scores significantly better by statistics of mini-batches
     of these data than as deployed, "no better" where that is not shown, "divided" where accuracy
-    is better and the loss is not, "open" without labels. It is what decides about recalibration: a
-    large shift alone is no fault. `versions`, `device` and `dtype`
-    are the Audit's. Paths resolve in its audit.json (`value_at`).
+    is significantly better and the loss is significantly worse, "open" without labels, or where the
+    mini-batches' own noise may hide it. It is what decides about
+    recalibration: a large shift alone is no fault. `versions`, `device` and `dtype` are the
+    Audit's. Paths resolve in its audit.json (`value_at`).
     """
 
     source: str

@@ -112,11 +112,30 @@ def test_noise_of_small_batches_speaks_for_remedies_in_training(audits):
         "example-weighing",
     }
     assert expected <= set(found)
-    assert found[:2] == ["leave-as-it-is", "measure-in-larger-batches"]
+    assert found[:2] == ["measure-in-larger-batches", "recalibrate"]
     first = next(r for r in advice.remedies if r.name == "larger-normalisation-batches")
     assert first.sentences[0].text == "The model is trained with batches of 2."
     assert check_figures(advice, audit) > 10
     assert not expected & set(names(advise(audits["healthy"])))
+
+
+@pytest.mark.parametrize("name", ["small_batch", "averaged"])
+def test_noise_of_small_batches_is_no_evidence_against_exact_statistics(name):
+    audit = measured(name, batch_size=2)
+    score = audit.network
+    assert score.batch_statistics.accuracy < score.deployed_compared.accuracy
+    advice = advise(audit)
+    assert advice.outcome == "open"
+    assert names(advice)[:3] == ["measure-in-larger-batches", "recalibrate", "leave-as-it-is"]
+    assert advice.against == ()
+    assert check_figures(advice, audit) > 10
+    # and that is right: exact statistics make it better, on samples that took no part
+    x, y = digits("test")
+    model = sample_model(name)
+    bnaudit.recalibrate(model, TensorDataset(*digits("train")))
+    assert nn.functional.cross_entropy(model(x), y) < nn.functional.cross_entropy(
+        sample_model(name)(x), y
+    )
 
 
 def test_wrong_preprocessing_comes_first_and_speaks_against_new_statistics():
@@ -188,9 +207,23 @@ def test_an_audit_with_less_in_it_is_advised_on_too(audits):
 
 def test_accuracy_and_loss_that_disagree_decide_nothing(audits):
     """From a real Audit, with the loss by mini-batches' statistics raised."""
-    audit = audits["averaged"]
-    network = audit.network
-    other = replace(network.batch_statistics, loss=network.deployed_compared.loss + 0.1)
-    advice = advise(replace(audit, network=replace(network, batch_statistics=other)))
-    assert advice.outcome == "divided"
-    assert names(advice)[:2] == ["leave-as-it-is", "recalibrate"]
+
+    def advised(by_nats: float) -> Advice:
+        audit = audits["averaged"]
+        network = audit.network
+        loss = network.deployed_compared.loss + by_nats
+        other = replace(network.batch_statistics, loss=loss)
+        return advise(replace(audit, network=replace(network, batch_statistics=other)))
+
+    network = audits["averaged"].network
+    errors = (
+        network.deployed_compared.loss_standard_error,
+        network.batch_statistics.loss_standard_error,
+    )
+    certain = 2 * sum(error**2 for error in errors) ** 0.5
+    assert advised(1.01 * certain).outcome == "divided"
+    assert names(advised(1.01 * certain))[:2] == ["leave-as-it-is", "recalibrate"]
+    # a loss that is higher by what chance may be takes nothing from ten points of accuracy
+    for by_nats in (0.0001, 0.99 * certain):
+        assert advised(by_nats).outcome == "better"
+        assert names(advised(by_nats))[0] == "recalibrate"

@@ -41,12 +41,12 @@ def _measure_more(case: Case) -> Iterator[Suggestion]:
     if case.has(*DATA_FIRST):
         return
     network = case.audit.network
-    if case.outcome == "open" and case.has(*WRONG_ESTIMATES):
+    if case.scored is None and case.has(*WRONG_ESTIMATES):
         if network is not None and network.task == "other":
             yield _evaluate(case)
         else:
             yield _with_labels(case)
-    if case.outcome == "no better" and case.noise_outweighs and case.has(*WRONG_ESTIMATES):
+    if case.hidden_by_noise and case.has(*WRONG_ESTIMATES):
         yield Suggestion(
             "measure-in-larger-batches",
             "Measure with larger mini-batches",

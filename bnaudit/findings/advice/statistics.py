@@ -91,11 +91,23 @@ def _standing(case: Case) -> tuple[Standing, tuple[Sentence, ...]]:
                 *_scored(case),
             ),
         )
-    return Standing.POSSIBLE, _open(case)
+    return Standing.POSSIBLE, _hidden(case) if case.hidden_by_noise else _open(case)
 
 
 def _scored(case: Case) -> tuple[str, str]:
     return "network.deployed_compared.accuracy", "network.batch_statistics.accuracy"
+
+
+def _hidden(case: Case) -> tuple[Sentence, ...]:
+    return (
+        said(
+            "Whether it helps is open: mini-batches have noise of their own, large against the "
+            "shift here, which exact statistics have not, so that their scores do not speak "
+            "against those; bnaudit recalibrate verifies it on samples that took no part.",
+            *_scored(case),
+        ),
+        *case.most_noise(),
+    )
 
 
 def _open(case: Case) -> tuple[Sentence, ...]:
@@ -197,7 +209,17 @@ def _leave(case: Case) -> Iterator[Suggestion]:
             said("The Audit has no finding that is an error or a warning.", "findings"),
             *_verdict(case),
         )
-        yield Suggestion("leave-as-it-is", title, Standing.DECIDED, evidence, "Nothing.")
+        standing = Standing.POSSIBLE if case.hidden_by_noise else Standing.DECIDED
+        yield Suggestion("leave-as-it-is", title, standing, evidence, "Nothing.")
+    elif case.hidden_by_noise and not case.has(*UNUSABLE):
+        reason = "Where larger batches, or a recalibration, show no gain there is nothing to do."
+        yield Suggestion(
+            "leave-as-it-is",
+            title,
+            Standing.POSSIBLE,
+            (said(reason, *_scored(case)),),
+            "Nothing.",
+        )
 
 
 def _verdict(case: Case) -> tuple[Sentence, ...]:
