@@ -21,11 +21,10 @@ from bnaudit.results import DataInfo
 from bnaudit.results.domains import COMMON, Against, Cell
 from bnaudit.stats.jackknife import MIN_GROUPS, jackknife
 from bnaudit.stats.moments import leave_one_out, merge, pool, scatter
-from bnaudit.stats.paired import mcnemar
 from bnaudit.stats.shift import channel_mean, squared_shift
 from bnaudit.verbs.figures import describe_layer
 from bnaudit.verbs.samples import Reader
-from bnaudit.verbs.scores import accuracy_between, loss_between, scores_of
+from bnaudit.verbs.scores import loss_between, paired_outcomes, scores_of
 from bnaudit.verbs.sources import Source, data_info
 from bnaudit.verbs.verification import MOST_OVERLAP, Unseen
 from bnaudit.verbs.workbench import Workbench
@@ -161,17 +160,14 @@ def _squared_esm(layer: BNLayer, record: LayerRecord, final_groups: Tensor) -> f
 
 def against(common: str, before: Outcomes, after: Outcomes, seed: int) -> Against:
     """One set of statistics against common ones, on the samples that both have outcomes of."""
-    accuracy = accuracy_between(before, after)
-    if accuracy is None:
-        return Against(common, loss=None)
-    known = ~(np.isnan(before.correct) | np.isnan(after.correct))
-    old, new = before.correct[known] > 0.5, after.correct[known] > 0.5
-    only_before, only_after = int((old & ~new).sum()), int((new & ~old).sum())
+    correct = paired_outcomes(before, after)
+    if correct is None:
+        return Against(common)
     return Against(
         common,
-        accuracy,
+        correct.change,
         loss_between(before, after, seed),
-        only_before,
-        only_after,
-        mcnemar(only_before, only_after),
+        correct.only_before,
+        correct.only_after,
+        correct.p_value,
     )

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats as scipy_stats
 
 from bnaudit.engine.variants import Array, Outcomes
 from bnaudit.results import Change
 from bnaudit.results.scores import Figure, Scores
-from bnaudit.stats.paired import MIN_PAIRS, accuracy_change, mean_change, share
+from bnaudit.stats.paired import MIN_PAIRS, accuracy_change, mcnemar, mean_change, share
 
 Mask = NDArray[np.bool_]
 
@@ -34,14 +34,45 @@ def scores_of(outcomes: Outcomes, among: Mask | None = None) -> Scores:
     )
 
 
-def accuracy_between(before: Outcomes, after: Outcomes, among: Mask | None = None) -> Change | None:
-    """The accuracy on the labelled samples that took part on both sides, with Tango's interval."""
-    old, new = _both(before.correct, after.correct, among)
-    if not len(old):
+@dataclass(frozen=True)
+class PairedAccuracy:
+    """The accuracy before and after on the same `samples`, with Tango's interval.
+
+    `only_before`, `only_after`: the samples that only one side gets right.
+    """
+
+    samples: int
+    change: Change
+    only_before: int
+    only_after: int
+
+    @property
+    def p_value(self) -> float:
+        """McNemar's exact two-sided one."""
+        return mcnemar(self.only_before, self.only_after)
+
+
+def paired_accuracy(before: Array, after: Array) -> PairedAccuracy | None:
+    """From whether each sample is right, 1 or 0, on either side; None without samples."""
+    if not len(before):
         return None
-    a, b = old > 0.5, new > 0.5
-    only_before, only_after = int((a & ~b).sum()), int((b & ~a).sum())
-    return Change(*accuracy_change(only_before, only_after, int((a & b).sum()), len(a)))
+    old, new = before > 0.5, after > 0.5
+    only_before, only_after = int((old & ~new).sum()), int((new & ~old).sum())
+    change = accuracy_change(only_before, only_after, int((old & new).sum()), len(old))
+    return PairedAccuracy(len(old), Change(*change), only_before, only_after)
+
+
+def paired_outcomes(
+    before: Outcomes, after: Outcomes, among: Mask | None = None
+) -> PairedAccuracy | None:
+    """The accuracy on the labelled samples that took part on both sides."""
+    return paired_accuracy(*_both(before.correct, after.correct, among))
+
+
+def accuracy_between(before: Outcomes, after: Outcomes, among: Mask | None = None) -> Change | None:
+    """As `paired_outcomes`: the difference alone."""
+    found = paired_outcomes(before, after, among)
+    return found.change if found is not None else None
 
 
 def loss_between(
@@ -67,6 +98,8 @@ def mean_figure(values: Array) -> Figure | None:
     mean = float(values.mean())
     if len(values) < MIN_PAIRS:
         return Figure(mean)
+    from scipy import stats as scipy_stats
+
     half = float(scipy_stats.t.ppf(0.975, len(values) - 1)) * float(values.std(ddof=1))
     half /= math.sqrt(len(values))
     return Figure(mean, mean - half, mean + half)

@@ -13,14 +13,15 @@ from bnaudit.engine.books import LayerRecord
 from bnaudit.engine.conditions import Subject
 from bnaudit.engine.layers import BNLayer
 from bnaudit.engine.outputs import Task
-from bnaudit.engine.paired import Outputs, paired_pass
+from bnaudit.engine.paired import paired_pass
 from bnaudit.engine.population import Statistics
 from bnaudit.errors import InputError
 from bnaudit.findings.shift_change import largest_shift_change, layer_shift_change
 from bnaudit.results import Audit, Change, LayerAudit, ModelInfo, Share, Verification
-from bnaudit.stats.paired import accuracy_change, mcnemar, mean_change, share
+from bnaudit.stats.paired import mean_change, share
 from bnaudit.verbs.figures import audit_layer, describe_layer
 from bnaudit.verbs.samples import Reader
+from bnaudit.verbs.scores import paired_accuracy
 from bnaudit.verbs.sources import Source, data_info
 
 MOST_OVERLAP = 0.5
@@ -95,7 +96,7 @@ def verify_with(
     outputs, network = seen.outputs, seen.comparison.result(())
     audits = _audit(before), _audit(after)
     labelled = outputs.correct is not None
-    correct = _accuracy(outputs)
+    correct = paired_accuracy(*outputs.correct) if outputs.correct is not None else None
     verification = Verification(
         data=data_info(reader, source.name, seen.samples, source.transform, labelled=labelled),
         overlap=unseen.overlap,
@@ -103,11 +104,11 @@ def verify_with(
         broken_before=seen.broken,
         layer_shift=layer_shift_change(*audits),
         largest_shift=largest_shift_change(*audits),
-        labelled=correct.n if correct else 0,
+        labelled=correct.samples if correct else 0,
         accuracy=correct.change if correct else None,
         only_before_correct=correct.only_before if correct else None,
         only_after_correct=correct.only_after if correct else None,
-        p_value=mcnemar(correct.only_before, correct.only_after) if correct else None,
+        p_value=correct.p_value if correct else None,
         loss=_mean(outputs.loss, seed),
         entropy=_mean(outputs.entropy, seed),
         agreement=_share(outputs.agree),
@@ -135,23 +136,6 @@ def _audit(layers: dict[str, LayerAudit]) -> Audit:
     """Just enough of an Audit to compare shifts."""
     nothing = ModelInfo("", 0, {})
     return Audit({}, "", "", nothing, None, None, tuple(layers.values()), None)
-
-
-@dataclass(frozen=True)
-class _Accuracy:
-    n: int
-    only_before: int
-    only_after: int
-    change: Change
-
-
-def _accuracy(outputs: Outputs) -> _Accuracy | None:
-    if outputs.correct is None or not len(outputs.correct[0]):
-        return None
-    old, new = (side > 0.5 for side in outputs.correct)
-    only_before, only_after = int((old & ~new).sum()), int((new & ~old).sum())
-    change = accuracy_change(only_before, only_after, int((old & new).sum()), len(old))
-    return _Accuracy(len(old), only_before, only_after, Change(*change))
 
 
 def _mean(figures: tuple[np.ndarray, np.ndarray] | None, seed: int) -> Change | None:
