@@ -24,14 +24,14 @@ class Conversion:
     """The converted model, and its changed layers in the order of registration.
 
     `model` is the given one, changed in place; only where it is itself a layer that had to be
-    replaced is it another object.
+    replaced is it another object. `notes` say what the conversion could not see to.
     """
 
     model: nn.Module
     replaced: tuple[Replaced, ...]
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         width = max((len(one.name) for one in self.replaced), default=0)
-        return "\n".join(
-            f"{one.name:<{width}}  {one.before} → {one.after}" for one in self.replaced
-        )
+        layers = (f"{one.name:<{width}}  {one.before} → {one.after}" for one in self.replaced)
+        return "\n".join([*layers, *self.notes])
