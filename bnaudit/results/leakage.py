@@ -27,10 +27,11 @@ class Arrangement:
     `by`: "class", "source", "order", or the function that named the groups. `groups`: how many
     there are, None for an order. `purity`: the share of a batch that its most frequent group has
     (for an order: its most frequent label), on average, 0 to 1; None where nothing is known of
-    it. `batches`: in a draw. `samples`: those compared, which have a place in both arrangements.
-    Each change is from shuffled batches of the same size: of accuracy (0 to 1), loss (nats), and
-    agreement with the deployed outputs (0 to 1). `p_value`: of "the same accuracy" (without labels:
-    the same agreement), two-sided.
+    it. `purity_shuffled`: the same of shuffled batches of this size. `batches`: in a draw.
+    `samples`: those compared, which have a place in both arrangements. Each change is from
+    shuffled batches of the same size: of accuracy (0 to 1), loss (nats), and agreement with the
+    deployed outputs (0 to 1). `p_value`: of "the same accuracy" (without labels: the same
+    agreement), two-sided.
     """
 
     by: str
@@ -43,6 +44,7 @@ class Arrangement:
     loss: Change | None = None
     agreement: Change | None = None
     p_value: float | None = None
+    purity_shuffled: float | None = None
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,8 @@ def rows(found: Leakage) -> list[dict[str, Any]]:
         listed[-1] |= {"flips": one.flips.value if one.flips else None, **_scores(one.shuffled)}
         for arrangement in one.arrangements:
             row = {"by": arrangement.by, "size": one.size, "draws": arrangement.draws}
-            row |= {"purity": arrangement.purity, "batches": arrangement.batches}
+            row |= {"purity": arrangement.purity, "purity_shuffled": arrangement.purity_shuffled}
+            row["batches"] = arrangement.batches
             row |= {"samples": arrangement.samples, "p_value": arrangement.p_value}
             for name in ("accuracy", "loss", "agreement"):
                 change: Change | None = getattr(arrangement, name)

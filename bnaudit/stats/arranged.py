@@ -23,7 +23,8 @@ LEAST_DEGREES = 4
 class Difference(NamedTuple):
     """The means of two arrangements, their difference, its 95% limits and two-sided p-value.
 
-    Limits and p-value are None where there are too few batches. `samples`: those compared.
+    Limits and p-value are None where there are too few batches, or nothing varies (the p-value is 1
+    for no difference then). `samples`: those compared.
     """
 
     before: float
@@ -36,7 +37,11 @@ class Difference(NamedTuple):
 
 
 class Mean(NamedTuple):
-    """A mean, its 95% limits, and its one-sided p-value against 0."""
+    """A mean, its 95% limits, and its one-sided p-value against 0.
+
+    Limits and p-value are None where there are too few clusters, or nothing varies (the p-value is
+    1 for a mean of 0 then).
+    """
 
     value: float
     low: float | None
@@ -105,7 +110,9 @@ def _difference(shuffled: Drawn, arranged: Drawn, strata: Ints, pseudo: float) -
     own = (float(((d - d.mean()) ** 2).sum()) + pseudo) / (n * (n - 1))
     limits = _limits(gap, own + extra_arranged + extra_shuffled, degrees)
     p = limits.p_value
-    two_sided = None if p is None else min(1.0, 2 * min(p, 1 - p))
+    two_sided = None if p is None else 2 * min(p, 1 - p)
+    if gap == 0:
+        two_sided = 1.0
     return Difference(*means, gap, limits.low, limits.high, two_sided, n)
 
 
@@ -162,6 +169,19 @@ def clustered_mean(values: Floats, samples: Ints, batches: Ints) -> Mean:
     by observation, at least the largest of the three; Student's t with as many degrees of freedom
     as the fewer of samples and batches, less one.
     """
+    return _clustered(values, samples, batches, pseudo=0.0)
+
+
+def clustered_share(values: Floats, samples: Ints, batches: Ints) -> Mean:
+    """`clustered_mean` of shares of 0 to 1, or of their differences.
+
+    Two pseudo-clusters, one on either side, enter the variance as in `share_difference`, so that
+    it is not 0 where all are right.
+    """
+    return _clustered(values, samples, batches, pseudo=2.0)
+
+
+def _clustered(values: Floats, samples: Ints, batches: Ints, pseudo: float) -> Mean:
     m = len(values)
     value = float(values.mean())
     residual = values - value
@@ -169,17 +189,18 @@ def clustered_mean(values: Floats, samples: Ints, batches: Ints) -> Mean:
     for cluster in (samples, batches, np.arange(m)):
         totals = np.bincount(np.unique(cluster, return_inverse=True)[1], residual)
         ways.append(float((totals**2).sum()) / m**2 * len(totals) / max(1, len(totals) - 1))
-    degrees = min(len(np.unique(samples)), len(np.unique(batches))) - 1
-    if degrees < LEAST_DEGREES:
+    clusters = min(len(np.unique(samples)), len(np.unique(batches)))
+    if clusters - 1 < LEAST_DEGREES:
         return Mean(value, None, None, None)
-    return _limits(value, max(ways[0] + ways[1] - ways[2], *ways), degrees)
+    variance = max(ways[0] + ways[1] - ways[2], *ways) + pseudo / (clusters * (clusters - 1))
+    return _limits(value, variance, clusters - 1)
 
 
 def _limits(value: float, variance: float, degrees: int) -> Mean:
     from scipy import stats as scipy_stats
 
     if variance <= 0:
-        return Mean(value, value, value, 1.0 if value <= 0 else 0.0)
+        return Mean(value, None, None, 1.0 if value == 0 else None)
     error = math.sqrt(variance)
     half = float(scipy_stats.t.ppf(0.975, degrees)) * error
     return Mean(value, value - half, value + half, float(scipy_stats.t.sf(value / error, degrees)))

@@ -13,6 +13,7 @@ from bnaudit.stats.arranged import (
     Difference,
     Floats,
     clustered_mean,
+    clustered_share,
     difference,
     share_difference,
 )
@@ -62,7 +63,8 @@ def look_at_size(
         kept.update(layers)
         return outcome
 
-    mixed = [run(shuffled(pool.samples, size, rng)) for _ in range(draws)]
+    dealt = [shuffled(pool.samples, size, rng) for _ in range(draws)]
+    mixed = [run(batches) for batches in dealt]
     found = []
     for by, of_samples in groups.items():
         made = (
@@ -72,13 +74,13 @@ def look_at_size(
         )
         together = [run(batches) for batches in made]
         told = of_samples if of_samples is not None else pool.labels
-        pure = float(np.mean([purity(one, told) for one in made])) if told is not None else None
+        pure = _mean_purity(made, told)
         strata = of_samples if of_samples is not None and pure == 1 else None
         found.append(
             _arrangement(
                 by,
                 None if of_samples is None else len(np.unique(of_samples)),
-                pure,
+                (pure, _mean_purity(dealt, told)),
                 len(made[0]),
                 strata if strata is not None else np.zeros(pool.samples, np.int64),
                 (deployed, mixed, together),
@@ -99,10 +101,16 @@ def look_at_size(
     )
 
 
+def _mean_purity(draws: Sequence[Ints], groups: Ints | None) -> float | None:
+    if groups is None:
+        return None
+    return float(np.mean([purity(batches, groups) for batches in draws]))
+
+
 def _arrangement(
     by: str,
     groups: int | None,
-    pure: float | None,
+    purities: tuple[float | None, float | None],
     batches: int,
     strata: Ints,
     outcomes: tuple[Outcome, Sequence[Outcome], Sequence[Outcome]],
@@ -124,7 +132,7 @@ def _arrangement(
     return Arrangement(
         by,
         groups,
-        pure,
+        purities[0],
         batches,
         len(together),
         main.samples if main else 0,
@@ -132,6 +140,7 @@ def _arrangement(
         _change(loss),
         _change(agreement),
         main.p_value if main else None,
+        purities[1],
     )
 
 
@@ -181,7 +190,8 @@ def _mean(
         return None
     draw, sample = np.nonzero(known)
     batch = of_draws.batches[known] + draw * (of_draws.batches.max() + 1)
-    mean = clustered_mean(of_draws.values[known], sample, batch)
+    estimate = clustered_share if most == 1 else clustered_mean
+    mean = estimate(of_draws.values[known], sample, batch)
     if mean.low is None or mean.high is None:
         return Figure(mean.value)
     return Figure(mean.value, max(0.0, mean.low), min(most, mean.high))

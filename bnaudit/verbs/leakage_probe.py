@@ -21,7 +21,7 @@ from bnaudit.engine.segments import normalised, segment_moments
 from bnaudit.results.change import Change
 from bnaudit.results.leakage import Probed, ProbedLayer
 from bnaudit.results.scores import Figure
-from bnaudit.stats.arranged import Floats, clustered_mean, turned
+from bnaudit.stats.arranged import Floats, clustered_share, turned
 from bnaudit.stats.arrangements import Ints, of_one_group, shuffled, with_strangers
 from bnaudit.stats.paired import share
 from bnaudit.stats.probe import folds_of, probed_size, projection, read_classes
@@ -245,8 +245,8 @@ def strangers_read(
     `alike` (draws, n): what each sample is read as in shuffled batches.
     """
     read, before = turned(said, mates, samples, alike)
-    gap = clustered_mean(read - before, samples, batches)
-    itself = clustered_mean((said == own).astype(np.float64), samples, batches)
+    gap = clustered_share(read - before, samples, batches)
+    itself = clustered_share((said == own).astype(np.float64), samples, batches)
     change = Change(float(before.mean()), float(read.mean()), gap.value, gap.low, gap.high)
     return change, Figure(itself.value, *_within(itself.low, itself.high)), gap.p_value
 

@@ -15,6 +15,7 @@ from bnaudit.stats.arranged import (
     Difference,
     Drawn,
     clustered_mean,
+    clustered_share,
     difference,
     share_difference,
     turned,
@@ -214,3 +215,37 @@ def test_two_classes_can_be_told_too() -> None:
     assert clustered_mean(read - before, np.arange(40), np.arange(40) // 4).value == 0.75
     read, before = turned(ignores, 1 - own, np.arange(40), fair)
     assert clustered_mean(read - before, np.arange(40), np.arange(40) // 4).value == -0.25
+
+
+def test_no_difference_is_never_significant() -> None:
+    """Outcomes that are the same on both sides, and vary in no sample or in every one."""
+    rng = np.random.default_rng(0)
+    batches = np.tile(np.repeat(np.arange(10), 8), (2, 1))
+    for values in (np.ones((2, 80)), np.tile(rng.normal(size=80), (2, 1))):
+        side = Drawn(values, batches)
+        for test in (difference, share_difference):
+            found = test(side, side, np.zeros(80, np.int64))
+            assert found is not None
+            assert found.difference == 0
+            assert found.p_value == 1
+    assert clustered_mean(np.zeros(40), np.arange(40), np.arange(40) // 4).p_value == 1
+
+
+def test_a_difference_that_varies_nowhere_has_no_interval() -> None:
+    batches = np.repeat(np.arange(10), 8)[None]
+    before, after = Drawn(np.zeros((1, 80)), batches), Drawn(np.full((1, 80), 0.25), batches)
+    found = difference(before, after, np.zeros(80, np.int64))
+    assert found is not None
+    assert (found.difference, found.low, found.high, found.p_value) == (0.25, None, None, None)
+    mean = clustered_mean(np.full(40, 0.25), np.arange(40), np.arange(40) // 4)
+    assert mean == (0.25, None, None, None)
+
+
+def test_strangers_who_all_follow_their_mates_are_significant_all_the_same() -> None:
+    found = clustered_share(np.ones(40), np.arange(40), np.arange(40) // 4)
+    assert found.low is not None
+    assert 0.6 < found.low < 1  # of ten batches
+    assert found.p_value is not None
+    assert found.p_value < 1e-3
+    none = clustered_share(np.zeros(40), np.arange(40), np.arange(40) // 4)
+    assert none.p_value == 0.5
