@@ -7,15 +7,18 @@ replaced where is as in the authors' published code.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Literal, get_args
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bnaudit.nn.conversion import Conversion, Replaced
+from bnaudit.nn.conversion import Conversion
+from bnaudit.nn.replacing import batch_norms, replace
 from bnaudit.nn.xbn_blocks import Part, Place, Position, places_of
-from bnaudit.nn.xbn_norms import batch_free, check_replaceable
-from bnaudit.nn.xbn_outline import outlines
+from bnaudit.nn.xbn_norms import batch_free
+from bnaudit.nn.xbn_outline import STEPS
+from bnaudit.nn.xbn_reading import Example, Unread, read, read_by
 
 Norm = Literal["group", "layer", "instance"]
 
@@ -30,6 +33,7 @@ def convert_xbn(
     groups: int | None = None,
     position: Position = "P2",
     stem: bool = True,
+    example: Example | None = None,
 ) -> Conversion:
     """Replace one BatchNorm layer of each residual block by a batch-free norm, in place.
 
@@ -38,8 +42,11 @@ def convert_xbn(
     hooks and training mode are carried over; the running statistics of the replaced layers are
     dropped. All other layers stay the same objects.
 
-    The blocks are found by structure (`torch.fx`; where a module cannot be traced, its children in
-    the order of registration), not by names:
+    The blocks are found by structure, not by names: by `torch.fx`, where a forward cannot be traced
+    by one run on noise, and where that fails too in the modules inside, in the order of
+    registration. With `example`, an input of the model or a tuple or a dict of its arguments, by
+    one run on it. The runs are in `eval()` and leave the statistics alone. Where blocks may stand
+    in a module that could not be read, the conversion's `notes` say which and why.
 
     - residual block: two branches that part at one point and meet in an addition, one with two or
       more convolutions in a row, the other with at most one. `position` counts the norms of the
@@ -56,18 +63,19 @@ def convert_xbn(
     concatenate their branches, or the largest number below that divides the channels.
 
     Raises ValueError where the model has no such block, where `groups` does not divide the
-    channels of a layer, or an option is not among its choices; TypeError for a layer that cannot be
-    replaced (a subclass whose forward does more than BatchNorm and its submodules, a lazy or
-    parametrised layer). The model is unchanged then.
+    channels of a layer, an option is not among its choices, or `example` does not go through;
+    TypeError for a layer that cannot be replaced (a subclass whose forward does more than BatchNorm
+    and its submodules, a lazy or parametrised layer). The model is unchanged then.
     """
     _check(norm, groups, position)
-    if not any(isinstance(module, _BatchNorm) for module in model.modules()):
-        raise ValueError("xbn: the model has no BatchNorm layer")
-    places = places_of(outlines(model), position)
+    layers = batch_norms(model, "xbn")
+    reading = read(model) if example is None else read_by(model, example)
+    places = places_of(reading.stretches, position)
+    hidden = _hidden(model, reading.unread, places)
     if not places:
         raise ValueError(
             "xbn: no residual block (two convolutions with BatchNorm that a shortcut goes around) "
-            "and no BatchNorm after a depthwise convolution found in the model"
+            f"and no BatchNorm after a depthwise convolution found in the model{_told(hidden)}"
         )
     if position != "P2" and not any(place.part == "residual" for place in places):
         raise ValueError(
@@ -75,18 +83,52 @@ def convert_xbn(
             "after the depthwise convolution is replaced; leave `position` out"
         )
     modules = dict(model.named_modules(remove_duplicate=False))
-    replacements: dict[nn.Module, nn.Module] = {}
-    names: dict[nn.Module, str] = {}
+    parts: dict[nn.Module, Part] = {}
     for place in places:
-        before = modules[place.module]
-        if (place.part == "stem" and not stem) or before in replacements:
-            continue
-        assert isinstance(before, _BatchNorm)
-        check_replaceable(before, place.module)
-        count = _groups(norm, groups, place, before.num_features)
-        replacements[before] = batch_free(before, count)
-        names[before] = place.module
-    return _replace(model, replacements, names)
+        if place.part != "stem" or (stem and not _inside(place, hidden)):
+            parts.setdefault(modules[place.module], place.part)
+    conversion = replace(
+        model,
+        "xbn",
+        [(name, layer) for name, layer in layers if layer in parts],
+        lambda name, layer: batch_free(
+            layer, _groups(norm, groups, Place(name, parts[layer]), layer.num_features)
+        ),
+    )
+    notes = (f"xbn: blocks may have been passed over{_told(hidden)}",) if hidden else ()
+    return dataclasses.replace(conversion, notes=notes)
+
+
+def _hidden(model: nn.Module, unread: list[Unread], places: list[Place]) -> list[Unread]:
+    """The modules not read that have layers for a block and are not known to have one inside."""
+    hidden: list[Unread] = []
+    for one in reversed(unread):  # the innermost first
+        norms = [
+            isinstance(part, _BatchNorm)
+            for part in model.get_submodule(one.module).modules()
+            if isinstance(part, STEPS)
+        ]
+        known = [place.module for place in places if place.part != "stem"] + [
+            other.module for other in hidden
+        ]
+        if (
+            norms.count(True) > 1
+            and norms.count(False) > 1
+            and not any(name.startswith(one.within) for name in known)
+        ):
+            hidden.insert(0, one)
+    return hidden
+
+
+def _inside(place: Place, hidden: list[Unread]) -> bool:
+    return any(place.module.startswith(one.within) for one in hidden)
+
+
+def _told(hidden: list[Unread]) -> str:
+    if not hidden:
+        return ""
+    more = f" and {len(hidden) - 1} more" if len(hidden) > 1 else ""
+    return f"; not read: {hidden[0]}{more}; give `example`, an input of the model"
 
 
 def _check(norm: str, groups: int | None, position: str) -> None:
@@ -122,25 +164,3 @@ def _groups(norm: Norm, groups: int | None, place: Place, channels: int) -> int:
 
 def _largest_divisor(channels: int, most: int) -> int:
     return max(count for count in range(1, min(channels, most) + 1) if channels % count == 0)
-
-
-def _replace(
-    model: nn.Module, replacements: dict[nn.Module, nn.Module], names: dict[nn.Module, str]
-) -> Conversion:
-    """Put the replacements in, under every name that a replaced layer has."""
-    before = [module for module in model.modules() if module in replacements]
-    for parent in list(model.modules()):
-        for child, module in parent._modules.items():
-            if module in replacements:
-                parent._modules[child] = replacements[module]
-    replaced = tuple(
-        Replaced(names[layer], _shown(layer), _shown(replacements[layer])) for layer in before
-    )
-    return Conversion(model, replaced)
-
-
-def _shown(module: nn.Module) -> str:
-    if isinstance(module, nn.GroupNorm):
-        return f"{type(module).__name__}({module.num_groups}, {module.num_channels})"
-    assert isinstance(module, _BatchNorm)
-    return f"{type(module).__name__}({module.num_features})"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.lazy import LazyModuleMixin
-from torch.nn.utils import parametrize
 
-from bnaudit.nn.parts import NormThenParts, is_norm_then_parts
+from bnaudit.nn.parts import NormThenParts
+from bnaudit.nn.replacing import carried_over
 
 
 class GroupNormThen(NormThenParts, nn.GroupNorm):
@@ -25,33 +24,7 @@ def batch_free(layer: _BatchNorm, groups: int) -> nn.GroupNorm:
     """A GroupNorm with the parameters of `layer` (the same tensors), its eps, hooks and mode.
 
     One group is Layer Norm over channels and positions, as many groups as channels is Instance
-    Norm. The layer is one that `check_replaceable` lets pass.
+    Norm.
     """
-    parts = list(layer.named_children())
-    kind = GroupNormThen if parts else nn.GroupNorm
-    norm = kind(groups, layer.num_features, eps=layer.eps, affine=False)
-    norm.affine = layer.affine
-    norm.weight, norm.bias = layer.weight, layer.bias
-    for child, part in parts:
-        norm.add_module(child, part)
-    for attribute, value in vars(layer).items():
-        if "_hooks" in attribute and attribute in vars(norm):
-            vars(norm)[attribute] = (
-                value  # the same dictionary: handles that remove a hook still do
-            )
-    norm.training = layer.training  # the submodules keep their own mode
-    return norm
-
-
-def check_replaceable(layer: _BatchNorm, name: str) -> None:
-    """Raise TypeError that names the layer by `name` for one that no norm can stand in for."""
-    what = f"xbn: {name} is a {type(layer).__name__}"
-    if isinstance(layer, LazyModuleMixin):
-        raise TypeError(f"{what} that has not seen an input yet: run one forward first")
-    if parametrize.is_parametrized(layer):
-        raise TypeError(f"{what} with parametrised weights: remove the parametrisation first")
-    if not is_norm_then_parts(layer):
-        raise TypeError(
-            f"{what}, whose own forward does more than BatchNorm and its submodules: replace it by "
-            "hand"
-        )
+    kind = nn.GroupNorm if next(layer.children(), None) is None else GroupNormThen
+    return carried_over(layer, kind(groups, layer.num_features, eps=layer.eps, affine=False))

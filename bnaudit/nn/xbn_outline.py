@@ -1,39 +1,31 @@
 """The outline of a model for XBN: its convolutions, BatchNorm layers and joins, in running order.
 
-Read by `torch.fx` from what the model does, not from what its classes and attributes are called.
-Where the forward of a module cannot be traced (it branches on data, say), the modules inside it are
-traced one by one in the order in which they are registered.
+What classes and attributes are called does not matter; see `xbn_reading` for how it is made.
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-import torch
-from torch import fx, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 Kind = Literal["input", "conv", "depthwise", "norm", "add", "cat", "split", "other"]
 
-_FUNCTIONS: dict[Any, Kind] = {
-    operator.add: "add",
-    operator.iadd: "add",
-    torch.add: "add",
-    torch.cat: "cat",
-    torch.concat: "cat",
-    torch.concatenate: "cat",
-    torch.chunk: "split",
-    torch.split: "split",
-    torch.tensor_split: "split",
-    torch.unbind: "split",
-}
-_METHODS: dict[str, Kind] = {
+# Convolutions and norms of any class are one step, whatever their forward does.
+STEPS = (_BatchNorm, _ConvNd)
+
+_CALLS: dict[str, Kind] = {
     "add": "add",
     "add_": "add",
+    "iadd": "add",
+    "cat": "cat",
+    "concat": "cat",
+    "concatenate": "cat",
     "chunk": "split",
     "split": "split",
     "tensor_split": "split",
@@ -85,64 +77,18 @@ class Outline:
         return None
 
 
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Convolutions and norms of any class are one step, whatever their forward does."""
-        return isinstance(m, (_BatchNorm, _ConvNd)) or super().is_leaf_module(
-            m, module_qualified_name
-        )
+def kind_of_call(name: str) -> Kind:
+    """What the function or method of PyTorch or of `operator` that has this name does."""
+    return _CALLS.get(name, "other")
 
 
-def outlines(model: nn.Module) -> list[Outline]:
-    """Outline a model: one stretch where it can be traced whole, else several in module order."""
-    return list(_stretches(model, ""))
+def takes_values(name: str) -> bool:
+    """Whether that function uses the values of a tensor: `zeros_like` takes its shape only."""
+    return not name.endswith("_like") and not name.startswith("new_")
 
 
-def _stretches(module: nn.Module, name: str) -> Iterator[Outline]:
-    if not any(isinstance(part, (_BatchNorm, _ConvNd)) for part in module.modules()):
-        return
-    if isinstance(module, (_BatchNorm, _ConvNd)):
-        yield _outline([Step("input", ()), Step(_kind_of_module(module), (0,), name)])
-        return
-    try:
-        graph = _Tracer().trace(module)
-    except Exception:  # whatever a user's forward raises on symbols
-        for child, part in module.named_children():
-            yield from _stretches(part, _joined(name, child))
-        return
-    yield _outline(_steps(graph, module, name))
-
-
-def _joined(*names: str) -> str:
-    return ".".join(name for name in names if name)
-
-
-def _steps(graph: fx.Graph, root: nn.Module, name: str) -> list[Step]:
-    steps: list[Step] = []
-    places: dict[fx.Node, int] = {}
-    for node in graph.nodes:
-        inputs = tuple(places[other] for other in node.all_input_nodes if other in places)
-        if node.op == "placeholder":
-            step = Step("input", ())
-        elif not inputs:  # a constant or a parameter: no way from the input leads through it
-            continue
-        elif node.op == "call_module":
-            kind = _kind_of_module(root.get_submodule(node.target))
-            step = Step(kind, inputs, _joined(name, node.target))
-        else:
-            step = Step(_kind_of_call(node.target), inputs)
-        places[node] = len(steps)
-        steps.append(step)
-    return steps
-
-
-def _kind_of_call(target: str | Callable[..., Any]) -> Kind:
-    if isinstance(target, str):
-        return _METHODS.get(target, "other")
-    return _FUNCTIONS.get(target, "other")
-
-
-def _kind_of_module(module: nn.Module) -> Kind:
+def kind_of_module(module: nn.Module) -> Kind:
+    """What a module does that is one step."""
     if isinstance(module, _BatchNorm):
         return "norm"
     if not isinstance(module, _ConvNd):
@@ -150,7 +96,18 @@ def _kind_of_module(module: nn.Module) -> Kind:
     return "depthwise" if 1 < module.groups == module.in_channels else "conv"
 
 
-def _outline(steps: list[Step]) -> Outline:
+def joined(*names: str) -> str:
+    """The name of a module, from those of its parents and its own."""
+    return ".".join(name for name in names if name)
+
+
+def outline_of(steps: Sequence[Step]) -> Outline:
+    """The outline of these steps, without the inputs that come in from the side.
+
+    An input of the model that no convolution takes in (a mask, a position) and that meets the
+    others on their way parts no branches.
+    """
+    steps = _without_side_inputs(steps)
     dominators: list[int] = []
     users: list[list[int]] = [[] for _ in steps]
     for place, step in enumerate(steps):
@@ -158,6 +115,22 @@ def _outline(steps: list[Step]) -> Outline:
             users[source].append(place)
         dominators.append(_meeting(step.inputs, dominators))
     return Outline(tuple(steps), tuple(dominators), tuple(tuple(each) for each in users))
+
+
+def _without_side_inputs(steps: Sequence[Step]) -> list[Step]:
+    origins: list[frozenset[int]] = []  # of each step, the inputs of the model that it comes from
+    convolved: list[bool] = []
+    kept: list[Step] = []
+    for place, step in enumerate(steps):
+        main = frozenset[int]().union(*(origins[i] for i in step.inputs if convolved[i]))
+        inputs = tuple(i for i in step.inputs if not main or origins[i] & main)
+        kept.append(dataclasses.replace(step, inputs=inputs))
+        own = frozenset({place}) if step.kind == "input" else frozenset[int]()
+        origins.append(own.union(*(origins[i] for i in inputs)))
+        convolved.append(
+            step.kind in ("conv", "depthwise", "norm") or any(convolved[i] for i in inputs)
+        )
+    return kept
 
 
 def _meeting(inputs: tuple[int, ...], dominators: list[int]) -> int:

@@ -3,9 +3,8 @@
 import pytest
 import torch
 import torchvision
-from torch import Tensor, nn
-from torch.nn import functional
-from xbn_models import digits_net
+from torch import nn
+from xbn_models import cifar_resnet, digits_net
 
 from bnaudit.nn.xbn import convert_xbn
 
@@ -74,6 +73,12 @@ def test_a_norm_after_the_addition_is_the_blocks_last():
     assert names(digits_net(), position="P3") == ["bn", *(f"blocks.{i}.bn2" for i in range(4))]
 
 
+def test_a_shortcut_that_pads_channels_is_one():
+    expected = ["bn1", *(f"layer{stage}.{i}.bn1" for stage in (1, 2, 3) for i in range(3))]
+    assert names(cifar_resnet(3)) == expected
+    assert names(cifar_resnet(3), example=torch.randn(2, 3, 32, 32)) == expected
+
+
 def test_models_of_timm_are_read_by_the_same_structure():
     timm = pytest.importorskip("timm")
     resnet26d = names(timm.create_model("resnet26d"))
@@ -87,37 +92,6 @@ def test_models_of_timm_are_read_by_the_same_structure():
     ]
     assert len(after) == 16
     assert names(efficientnet) == after
-
-
-class Branching(nn.Module):
-    """The forward of a block that contains a decision about data cannot be traced whole."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.first = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
-        self.inner = inner
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.first(x)
-        return self.inner(x) if float(x.sum()) > 0 else self.inner(-x)
-
-
-class PreActivation(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.a, self.b = nn.BatchNorm2d(channels), nn.BatchNorm2d(channels)
-        self.u = nn.Conv2d(channels, channels, 3, padding=1)
-        self.v = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.v(functional.relu(self.b(self.u(functional.relu(self.a(x))))))
-
-
-def test_where_a_module_cannot_be_traced_its_children_are_read_in_order():
-    model = Branching(nn.Sequential(PreActivation(8), PreActivation(8)))
-    assert names(model) == ["first.1", "inner.0.a", "inner.1.a"]
-    model = Branching(nn.Sequential(PreActivation(8), PreActivation(8)))
-    assert names(model, position="P3", stem=False) == ["inner.0.b", "inner.1.b"]
 
 
 def test_networks_without_such_blocks_are_refused_and_stay_as_they_are():
