@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,9 +15,10 @@ from bnaudit.engine.layers import BNLayer
 from bnaudit.engine.population import Statistics
 from bnaudit.engine.variants import ESTIMATES, Outcomes, Variant, variants_pass
 from bnaudit.errors import InputError
-from bnaudit.results import DataInfo
+from bnaudit.results import DataInfo, LayerAudit
 from bnaudit.results.scores import Figure
 from bnaudit.stats.jackknife import MIN_GROUPS
+from bnaudit.stats.roots import jackknife_root
 from bnaudit.targets.transforms import build_transform
 from bnaudit.verbs.prepare import open_other_data, reader_for
 from bnaudit.verbs.sources import Source, data_info
@@ -68,9 +69,14 @@ def held_out_of(bench: Workbench, settings: Settings) -> tuple[Source, Source]:
 
 @dataclass(frozen=True)
 class Residual:
-    """The ESM that is left on held-out data: of each layer by name, and over all of them."""
+    """The ESM that is left on held-out data: of each layer by name, and over all of them.
+
+    `sampling`: by how much the figure over the layers may be higher for the chance of the held-out
+    samples, up to the upper limit of its 95% interval; None where these are too few to say.
+    """
 
     by_layer: dict[str, float]
+    sampling: float | None = None
 
     @property
     def over_layers(self) -> float | None:
@@ -138,10 +144,7 @@ def try_statistics(
         raise InputError(_known(unseen.overlap, samples + unseen.overlap))
     same = torch.arange(groups, device="cpu")
     figures = [layer_figures(subject.layers, one.records, same) for one in outcomes]
-    residuals = [
-        Residual({n: f.total_shift.value for n, f in one.items() if f.total_shift is not None})
-        for one in figures
-    ]
+    residuals = [_residual(one) for one in figures]
     order = {name: record.order for one in outcomes[:1] for name, record in one.records.items()}
     layers = {name for one in residuals for name in one.by_layer}
     labelled = estimates.labelled
@@ -153,6 +156,19 @@ def try_statistics(
         tuple(sorted(layers, key=lambda name: order.get(name, 0))),
         unseen.overlap,
     )
+
+
+def _residual(figures: Mapping[str, LayerAudit]) -> Residual:
+    found = {n: f.total_shift for n, f in figures.items() if f.total_shift is not None}
+    plain = Residual({name: shift.value for name, shift in found.items()})
+    left_out = [figures[name].left_out_squared_shift for name in found]
+    value = plain.over_layers
+    if value is None or len({len(each) for each in left_out}) > 1:
+        return plain
+    # layers see the same samples, so their mean is left out as one figure
+    squared = float(np.mean([shift.plain**2 for shift in found.values()]))
+    root = jackknife_root(squared, np.mean(left_out, axis=0))
+    return plain if root is None else replace(plain, sampling=max(0.0, root.high - value))
 
 
 def _placed(statistics: NewStatistics) -> NewStatistics:

@@ -167,12 +167,14 @@ def _of_subset(pool: CalibrationPool, subset: _Subset) -> NewStatistics:
 def _of_size(size: int, subsets: Sequence[_Subset], tried: Tried) -> OfSize:
     """The draws of this size; what was tried first are the statistics of all samples."""
     places = [i + 1 for i, subset in enumerate(subsets) if subset.size == size]
-    if size == subsets[-1].size and subsets[-1].whole:
+    whole = subsets[-1].whole and size == subsets[-1].size
+    if whole:
         places = [0]
     return OfSize(
         size,
         [tried.outcomes[i] for i in places],
         [tried.residuals[i] for i in places],
+        whole,
     )
 
 

@@ -111,24 +111,41 @@ def test_the_same_seed_gives_the_same_sweep_and_the_model_is_left_alone() -> Non
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
-def test_a_single_draw_is_never_certain() -> None:
-    def conclusion(draws: int) -> Conclusion:
-        made = sweep_samples(
-            sample_model("lagging_ema"),
-            TensorDataset(pixels("train", 300)[0]),
-            verify=TensorDataset(pixels("test", 200)[0]),
-            values=[200, 300],
-            draws=draws,
-        )
-        found = made.conclusion("enough-samples")
-        assert found is not None
-        return found
+def unlabelled(values: list[int], draws: int, held_out: slice) -> Conclusion:
+    """What is said of up to 300 samples, on some of the held-out digits without their labels."""
+    made = sweep_samples(
+        sample_model("lagging_ema"),
+        TensorDataset(pixels("train", 300)[0]),
+        verify=TensorDataset(pixels("test")[0][held_out]),
+        values=values,
+        draws=draws,
+    )
+    found = made.conclusion("enough-samples")
+    assert found is not None
+    return found
 
-    assert conclusion(1).value == conclusion(3).value == 200
-    assert not conclusion(1).significant
-    assert conclusion(3).significant
-    assert conclusion(3).sentence.startswith("200 samples suffice")
-    assert conclusion(1).sentence.startswith("Probably 200 samples suffice")
+
+def test_a_single_draw_is_never_certain() -> None:
+    one, three = (unlabelled([200, 300], draws, slice(400)) for draws in (1, 3))
+    assert one.value == three.value == 200
+    assert not one.significant
+    assert three.significant
+    assert three.sentence.startswith("200 samples suffice")
+    assert one.sentence.startswith("Probably 200 samples suffice")
+
+
+def test_the_largest_number_that_was_tried_is_never_certain() -> None:
+    found = unlabelled([4, 300], 1, slice(400))
+    assert found.value == 300
+    assert not found.significant
+
+
+def test_few_held_out_samples_make_nothing_certain() -> None:
+    """Without labels: the residual on 16 images is mostly their chance."""
+    for start in (0, 16, 32):
+        found = unlabelled([32, 128, 300], 5, slice(start, start + 16))
+        assert found.value is not None
+        assert not found.significant
 
 
 def test_where_the_held_out_data_are_others_not_even_all_samples_suffice() -> None:
@@ -143,13 +160,10 @@ def test_where_the_held_out_data_are_others_not_even_all_samples_suffice() -> No
 
 
 def test_without_labels_the_residual_alone_decides() -> None:
-    def unlabelled(split: str, samples: int) -> TensorDataset:
-        return TensorDataset(pixels(split, samples)[0])
-
     sweep = sweep_samples(
         sample_model("lagging_ema"),
-        unlabelled("train", 300),
-        verify=unlabelled("test", 300),
+        TensorDataset(pixels("train", 300)[0]),
+        verify=TensorDataset(pixels("test", 300)[0]),
         values=[16, 128, 300],
         draws=2,
     )

@@ -21,7 +21,7 @@ CERTAIN = 2.0
 
 NOISY = 0.25
 """Share of the layers' squared discrepancy from which on noise of the mini-batches is no detail: it
-is then half as large as the discrepancy itself. Of the sample models of this repository, mini-batches
+is then half as large as the discrepancy itself. Of the sample models of this repository, batches
 hid what exact statistics gain at 0.29 to 0.70, and showed it at 0.20 and less."""
 
 

@@ -38,8 +38,8 @@ _USUAL = Threshold(
     computed="`bnaudit sweep samples`: exact statistics of random subsets of n samples, tried on "
     "held-out data. The smallest n such that it and every larger one loses at most 0.5 points of "
     "accuracy against the largest, and leaves a residual ESM (root mean square over layers) of at "
-    "most 0.05. `certain` in the evidence says whether the limits of the 95% intervals, over "
-    "samples and draws, satisfy this too.",
+    "most 0.05. `certain` in the evidence says whether something larger was tried and the limits "
+    "of the 95% intervals, over held-out samples and draws, satisfy this too.",
     matters="Few unlabelled samples are cheap where the data have moved; too few give statistics "
     "that are noisy themselves (Wu 2021, section 3; Schneider 2020).",
     remedy="Recalibrate on that many or more.",
