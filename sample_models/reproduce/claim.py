@@ -149,6 +149,12 @@ class Outcome:
         """Whether the figures bear it out."""
         return self.hypothesis.holds(self.test, self.adjusted)
 
+    @property
+    def opposite(self) -> bool:
+        """Whether they say the contrary of a difference, significantly."""
+        different = isinstance(self.hypothesis, Difference)
+        return different and self.adjusted < LEVEL and self.test.interval.mean < 0
+
 
 def outcomes_of(claim: Claim, figures: Sequence[Any]) -> list[Outcome]:
     """Every hypothesis tested; powers are at the level that Holm asks of the smallest p-value."""

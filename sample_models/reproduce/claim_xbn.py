@@ -244,7 +244,7 @@ CLAIM = Claim(
     tables=(
         Table(
             "Test images",
-            " recalib.: exact statistics of 400 unlabelled images of the shifted domain.",
+            " (recalib.: exact statistics of 400 unlabelled images of the shifted domain)",
             (
                 *((f"accuracy, {name}", PERCENT) for name in NAMES.values()),
                 ("ESM, BN", SHIFT),

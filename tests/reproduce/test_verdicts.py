@@ -62,11 +62,13 @@ def test_a_gain_in_all_seeds_is_reproduced():
 
 def test_a_gain_within_the_noise_is_not_reproduced():
     assert verdict(claim(GAIN), seeds(0.002)) == "not reproduced at this scale"
+    assert not outcomes_of(claim(GAIN), seeds(-0.002))[0].opposite
 
 
 def test_a_significant_loss_is_not_reproduced():
     (outcome,) = outcomes_of(claim(GAIN), seeds(-0.05))
     assert outcome.adjusted < 0.001
+    assert outcome.opposite
     assert not outcome.holds
 
 
