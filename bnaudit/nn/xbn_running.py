@@ -108,9 +108,14 @@ class _Recorder(TorchFunctionMode):
 
     def _add(self, step: Step, made: object) -> None:
         tensors = list(_tensors(made))
-        if tensors:
-            self._made |= {id(tensor): (tensor, len(self.steps)) for tensor in tensors}
-            self.steps.append(step)
+        if not tensors:
+            return
+        place = len(self.steps)
+        self.steps.append(step)
+        for tensor in tensors:
+            if not isinstance(made, Tensor):  # taking one of several is a step, as in a trace
+                self.steps.append(Step("other", (place,)))
+            self._made[id(tensor)] = (tensor, len(self.steps) - 1)
 
 
 def _tensors(values: object) -> Iterator[Tensor]:

@@ -174,6 +174,12 @@ def test_a_run_and_a_trace_see_the_same_blocks(name):
     assert names(run, example=example) == names(traced)
 
 
+def test_so_do_they_where_a_stage_splits_its_channels_before_its_blocks():
+    timm = pytest.importorskip("timm")
+    traced, run = (timm.create_model("cspresnet50") for _ in range(2))
+    assert names(run, example=torch.randn(1, 3, 64, 64)) == names(traced)
+
+
 def test_networks_without_blocks_are_refused_by_a_run_too():
     for name in ("densenet121", "vgg11_bn"):
         with torch.device("meta"):
