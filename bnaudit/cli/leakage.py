@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from bnaudit.cli import options
-from bnaudit.cli.options import DATA, OUT, RUN, option
+from bnaudit.cli.options import option
+from bnaudit.cli.shared_options import General, with_options_of
+from bnaudit.cli.sweep_options import inputs, running
 
 BATCHES = "Batches"
 
-NO_SETTINGS = ("config", "json", "show_all", "by", "values", "group_size", "draws")
+NO_SETTINGS = ("config", "json")
 
 EPILOG = """\
 Examples:
@@ -28,25 +30,11 @@ bnaudit leakage ckpt.pth ... --train-batch-size 64 --group-size 8 --json | jq .f
 """  # noqa: E501
 
 
+@with_options_of(inputs, running)
 def leakage(
-    checkpoint: options.Checkpoint = None,
-    model: options.Model = None,
-    model_arg: options.ModelArg = None,
-    checkpoint_key: options.CheckpointKey = None,
-    allow_mismatch: options.AllowMismatch = None,
-    trust_pickle: options.TrustPickle = None,
-    data: options.Data = None,
-    data_arg: options.DataArg = None,
-    transform: options.Transform = None,
-    samples: Annotated[
-        str | None,
-        option(
-            metavar="N|all",
-            help="A seeded random subset of this size, held in memory. (default: 1000)",
-            panel=DATA,
-        ),
-    ] = None,
-    skip_bad: options.SkipBad = None,
+    general: General,
+    *,
+    samples: Annotated[str | None, options.samples_option(1000)] = None,
     by: Annotated[
         list[str] | None,
         option(
@@ -91,38 +79,6 @@ def leakage(
             panel=BATCHES,
         ),
     ] = None,
-    batch_size: Annotated[
-        int | None, option(help="Samples a forward, at least. (default: 32)", panel=RUN)
-    ] = None,
-    device: options.Device = None,
-    dtype: options.Dtype = None,
-    channels_last: options.ChannelsLast = None,
-    workers: options.Workers = None,
-    seed: options.Seed = None,
-    forward: options.Forward = None,
-    task: options.Task = None,
-    threshold: options.Threshold = None,
-    select: options.Select = None,
-    ignore: options.Ignore = None,
-    config: options.Config = None,
-    output: Annotated[
-        Path | None,
-        option(
-            "-o",
-            "--output",
-            help="Folder of the results. (default: bnaudit-results/NAME)",
-            panel=OUT,
-        ),
-    ] = None,
-    plots: options.Plots = None,
-    json: Annotated[
-        bool,
-        typer.Option(
-            "--json",
-            help="Print the result on stdout and nothing else; files only with --output.",
-            rich_help_panel=OUT,
-        ),
-    ] = False,
     show_all: options.ShowAll = False,
 ) -> None:
     """Does a sample's output depend on its batch mates?
@@ -133,43 +89,45 @@ def leakage(
     layers carry it (pip install 'bnaudit[leakage]'). In eval mode nothing may depend on the batch
     at all: what does is an error. Take the training data: they tell most.
     """
-    given = {k: v for k, v in locals().items() if k not in NO_SETTINGS}
     from bnaudit.cli import screen
     from bnaudit.cli.settings import settings_from
 
-    messages = screen.messages()
-    settings = settings_from(given, config, messages)
-    sizes = _sizes(values)
+    messages, as_json = screen.messages(), general["json"]
+    given = {name: value for name, value in general.items() if name not in NO_SETTINGS}
+    given |= {"samples": samples, "train_batch_size": train_batch_size}
+    settings = settings_from(given, general["config"], messages)
+
+    from bnaudit.verbs.sweep_values import parsed_values
+
+    sizes = parsed_values("batch-size", values) if values is not None else None
     folder = settings.output
-    if folder is None and not json:
+    if folder is None and not as_json:
         name = settings.checkpoint.stem if settings.checkpoint else "model"
         folder = Path("bnaudit-results") / name
+
     from bnaudit.report.files import check_folder
     from bnaudit.report.leakage import print_leakage
     from bnaudit.report.leakage_files import write_leakage
+    from bnaudit.verbs.policy import policy_of
 
+    policy_of(settings)  # what it cannot be is told before the work
     if folder is not None:
         check_folder(folder)
     with messages.status("loading") if messages.is_terminal else screen.quiet():
         from bnaudit.verbs.leakage_file import leakage_of
-    asked: dict[str, Any] = {"by": by, "values": sizes, "group_size": group_size, "draws": draws}
-    found = leakage_of(settings, **asked, progress=partial(screen.progress, messages))
+    found = leakage_of(
+        settings,
+        by=by,
+        values=sizes,
+        group_size=group_size,
+        draws=draws,
+        progress=partial(screen.progress, messages),
+        say=partial(screen.say, messages),
+    )
     written = write_leakage(found, folder, plots=settings.plots) if folder is not None else []
-    if json:
+    if as_json:
         typer.echo(found.to_json(), nl=False)
-    console = messages if json else screen.tables()
-    if not json or messages.is_terminal:
+    if not as_json or messages.is_terminal:
+        console = messages if as_json else screen.tables()
         print_leakage(found, console, all_layers=show_all)
         screen.print_written(console, written)
-
-
-def _sizes(values: str | None) -> tuple[int, ...]:
-    """`16,64` as numbers. Raises `InputError`."""
-    from bnaudit.errors import InputError
-
-    parts = [] if values is None else [part.strip() for part in values.split(",") if part.strip()]
-    if values is not None and not (parts and all(part.isdecimal() for part in parts)):
-        raise InputError(
-            f"--values {values}: give whole numbers separated by commas, such as 16,64"
-        )
-    return tuple(int(part) for part in parts)

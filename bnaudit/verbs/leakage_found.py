@@ -2,107 +2,34 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
-from torch import nn
 
-from bnaudit.engine.conditions import Conditions, Subject
-from bnaudit.engine.layers import BNLayer, find_layers
-from bnaudit.engine.outputs import Task
+from bnaudit.engine.layers import BNLayer
 from bnaudit.engine.trial import try_out
 from bnaudit.engine.variants import adaptive
 from bnaudit.errors import InputError
 from bnaudit.findings.conclude import conclude
-from bnaudit.findings.policy import DEFAULT, Policy
-from bnaudit.results import ModelInfo, Request
 from bnaudit.results.leakage import Leakage, Probed, SizeLeakage
 from bnaudit.stats.arrangements import Ints
 from bnaudit.stats.probe import available
 from bnaudit.verbs.bars import Bar
-from bnaudit.verbs.circumstances import about
 from bnaudit.verbs.leakage_arrangements import deployed_scores, look_at_size
 from bnaudit.verbs.leakage_dependence import depends_on_mates
 from bnaudit.verbs.leakage_pass import Outcome, Runner
-from bnaudit.verbs.leakage_pool import By, Pool, numbered, read_pool
+from bnaudit.verbs.leakage_pool import Pool, numbered, read_pool
 from bnaudit.verbs.leakage_probe import FOLDS, LEAST_SIZE, probe_layers
-from bnaudit.verbs.samples import MapReader, Reader, check_positive
+from bnaudit.verbs.leakage_wanted import CLASS, DEFAULT_SIZE, ORDER, SOURCE, Wanted
+from bnaudit.verbs.samples import MapReader
 from bnaudit.verbs.sources import data_info
-
-SAMPLES = 1000
-"""How many samples are drawn unless told otherwise: each is run a dozen times."""
-
-DRAWS = 4
-"""Shuffles, and random batches of each grouping."""
-
-DEFAULT_SIZE = 32
-
-CLASS, SOURCE, ORDER = "class", "source", "order"
+from bnaudit.verbs.workbench import Workbench
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What is to be tried; `by` None stands for all that the data tell."""
-
-    by: tuple[str, ...] | None = None
-    functions: dict[str, By] = field(default_factory=dict)
-    values: tuple[int, ...] = ()
-    train_batch_size: int | None = None
-    group_size: int | None = None
-    draws: int = DRAWS
-    task: Task = "auto"
-
-    def __post_init__(self) -> None:
-        for what, number in (
-            ("train_batch_size", self.train_batch_size),
-            ("group_size", self.group_size),
-            ("draws", self.draws),
-        ):
-            check_positive(what, number)
-        for one in (*self.values, *(n for n in [self.group_size] if n is not None)):
-            if one < 2:
-                raise InputError(f"a normalisation batch of {one}: give 2 samples or more")
-        if self.values and self.group_size is not None:
-            raise InputError(
-                "--values and --group-size exclude each other: both say how many samples are "
-                "normalised together"
-            )
-        if self.group_size and self.train_batch_size and self.train_batch_size % self.group_size:
-            raise InputError(
-                f"--group-size {self.group_size} does not divide --train-batch-size "
-                f"{self.train_batch_size}"
-            )
-        for name in self.by or ():
-            if name not in (CLASS, SOURCE, ORDER) and name not in self.functions:
-                raise InputError(
-                    f"--by {name}: give class, source, order, or path/file.py:fn, called with a "
-                    "batch, which gives the group of each of its samples"
-                )
-
-    def sizes(self, given: int | None) -> tuple[int, ...]:
-        """Of the normalisation batch, ascending; `given`: the size of the reader's batches."""
-        if self.values:
-            return tuple(sorted(set(self.values)))
-        return (self.group_size or self.train_batch_size or given or DEFAULT_SIZE,)
-
-
-def leakage_with(
-    model: nn.Module,
-    reader: Reader,
-    conditions: Conditions,
-    wanted: Wanted,
-    *,
-    model_info: ModelInfo,
-    data_source: str,
-    transform: str | None = None,
-    policy: Policy = DEFAULT,
-    request: Request | None = None,
-    progress: Bar,
-) -> Leakage:
-    """Look for leakage with parts that are in hand; `model` is unwrapped."""
-    policy = policy.checked()
-    layers = find_layers(model)
+def leakage_with(bench: Workbench, wanted: Wanted) -> Leakage:
+    """Look for leakage on a workbench."""
+    subject, reader, progress = bench.subject, bench.data.reader, bench.progress
+    layers, conditions = subject.layers, subject.conditions
     with progress("reading", reader.total, "samples") as advance:
         pool = read_pool(reader, wanted.functions, advance)
     groups, notes = groupings(pool, wanted)
@@ -113,28 +40,24 @@ def leakage_with(
                 f"{pool.samples} samples do not make two batches of {size}: give more --samples, "
                 "or smaller --values"
             )
-    subject = Subject(model, layers, conditions)
-    with conditions.entered(model):
-        trial = try_out(model, layers, pool.batch(np.arange(min(pool.samples, 8))), conditions)
+    with conditions.entered(subject.model):
+        first = pool.batch(np.arange(min(pool.samples, 8)))
+        trial = try_out(subject.model, layers, first, conditions)
         dependence = depends_on_mates(subject, pool)
         whole = reader.pass_batch_size or DEFAULT_SIZE
         # What normalises by the whole forward gets one mini-batch at a time.
         forward_size = 1 if trial.dependence else whole
         runs = _runs(groups, wanted.draws, sizes if adaptive(layers) else ())
         with progress("trying batches", runs * pool.samples, "samples") as advance:
-            runner = Runner(subject, pool, wanted.task, forward_size, advance)
+            runner = Runner(subject, pool, bench.task, forward_size, advance)
             deployed = replace(runner, forward_size=whole).deployed()
-            found = _at_sizes(runner, deployed, groups, sizes, wanted.draws, conditions.seed)
+            found = _at_sizes(runner, deployed, groups, sizes, wanted.draws, bench.seed)
         probed, said = _probed(runner, groups, sizes, wanted.draws, progress)
+    labelled = pool.labels is not None
     result = Leakage(
-        **about(model, conditions),
-        model=replace(
-            model_info,
-            parameters=sum(p.numel() for p in model.parameters()),
-            bn_layers=dict(Counter(layer.kind for layer in layers)),
-        ),
+        **bench.header(),
         data=data_info(
-            reader, data_source, pool.samples, transform, labelled=pool.labels is not None
+            reader, bench.data.name, pool.samples, bench.data.transform, labelled=labelled
         ),
         deployed=deployed_scores(deployed),
         sizes=found,
@@ -144,10 +67,9 @@ def leakage_with(
         if wanted.group_size
         else None,
         loader_order=not isinstance(reader, MapReader),
-        request=request,
         notes=(*notes, *_about_model(layers, deployed, pool), *said),
     )
-    return replace(result, findings=conclude((result,), policy))
+    return replace(result, findings=conclude((result,), bench.policy))
 
 
 def groupings(pool: Pool, wanted: Wanted) -> tuple[dict[str, Ints | None], list[str]]:

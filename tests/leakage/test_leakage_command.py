@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import bnaudit
+from bnaudit.errors import InputError
 from bnaudit.results.leakage import Leakage
 
 NET = """\
@@ -171,8 +172,13 @@ def test_an_output_that_depends_on_its_batch_fails_with_the_layer(leakage: Run, 
 
 
 WRONG = [
-    (("--values", "8,x"), "--values 8,x: give whole numbers separated by commas"),
-    (("--values", "1"), "a normalisation batch of 1: give 2 samples or more"),
+    (("--values", "8,x"), "--values 8,x: 'x' is no number; give mini-batch sizes separated by"),
+    (("--values", "16,"), "--values 16,: '' is no number; give mini-batch sizes separated by"),
+    (("--values", "8,8"), "--values 8,8: 8 stands there twice; give each value once"),
+    (("--values", "8.5"), "--values 8.5: 8.5 is no mini-batch size; give a whole number"),
+    (("--values", "1"), "--values 1: 1 is no mini-batch size; give a whole number, 2 or more"),
+    (("--group-size", "1"), "group_size is 1: give a whole number, 2 or more"),
+    (("--select", "BN999"), "BN999"),
     (("--values", "64"), "96 samples do not make two batches of 64"),
     (("--values", "8", "--group-size", "8"), "--values and --group-size exclude each other"),
     (("--group-size", "5", "--train-batch-size", "32"), "--group-size 5 does not divide"),
@@ -194,6 +200,42 @@ def test_what_cannot_be_is_told_in_one_line(
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
     assert message in lines[0]
+
+
+def test_sizes_may_come_in_any_sequence_and_what_is_none_is_refused() -> None:
+    data = TensorDataset(torch.randn(40, 6), torch.arange(40) % 2)
+    net = nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 2))
+    for values in (np.array([8, 4]), torch.tensor([4, 8]), [8.0, np.int64(4)], range(4, 9, 4)):
+        found = bnaudit.leakage(net, data, values=values, draws=1, by="order")
+        assert [one.size for one in found.sizes] == [4, 8]
+        assert Leakage.from_json(found.to_json()) == found
+    for values in ([], [4.5], [True], ["8"], 8, "8,16", [4, 4], np.ones((2, 2))):
+        with pytest.raises(InputError, match="give"):
+            bnaudit.leakage(net, data, values=values)
+    wrong = ({"group_size": 8.0}, {"draws": 0}, {"train_batch_size": "8"}, {"group_size": True})
+    for options in wrong:
+        with pytest.raises(InputError, match=f"{next(iter(options))} is .*: give"):
+            bnaudit.leakage(net, data, **options)
+
+
+def test_a_thousand_samples_are_drawn_unless_told_otherwise() -> None:
+    data = TensorDataset(torch.randn(1100, 6), torch.arange(1100) % 2)
+    net = nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 2))
+    for options, samples in (({}, 1000), ({"samples": 60}, 60), ({"samples": None}, 1100)):
+        found = bnaudit.leakage(net, data, values=[16], draws=1, by="order", **options)
+        assert found.data.samples == samples
+
+
+def test_a_policy_that_cannot_be_is_told_before_any_sample_is_read() -> None:
+    class Unread(torch.utils.data.Dataset[object]):
+        def __len__(self) -> int:
+            return 40
+
+        def __getitem__(self, index: int) -> object:
+            raise AssertionError("read")
+
+    with pytest.raises(InputError, match="BN999"):
+        bnaudit.leakage(nn.Linear(6, 2), Unread(), policy=bnaudit.Policy(select=("BN999",)))
 
 
 def test_a_loader_that_sorts_by_class_is_warned_of() -> None:
