@@ -100,9 +100,9 @@ def _in_float64(subject: Subject, pool: Pool) -> Dependence | None:
 
 
 def _compared(subject: Subject, pool: Pool, dtype: torch.dtype | None) -> Dependence | None:
-    size = min(SAMPLES, pool.samples // 2) if pool.samples >= 4 else 1
-    chosen = np.arange(max(size, 2) if size == 1 else size)
-    size = len(chosen)
+    # At most half of the samples, so that the others can be mates; two make a batch.
+    size = max(2, min(SAMPLES, pool.samples // 2))
+    chosen = np.arange(size)
     base = _run(subject, pool, chosen, dtype)
     tolerance = COARSE if base.coarse else TOLERANCE[torch.float32]
     tolerance = IN_FLOAT64 if dtype is not None else tolerance

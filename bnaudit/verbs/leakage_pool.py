@@ -73,7 +73,9 @@ def read_pool(reader: Reader, named: dict[str, By], progress: Callable[[int], No
             "--transform, or pad them alike"
         )
     labels = labels_of(whole[0].data)
-    numbers = _numbers(reader, samples)
+    numbers = reader.order.numpy() if isinstance(reader, MapReader) else None
+    if numbers is not None and len(numbers) != samples:
+        numbers = None  # the data's own collate function makes several of one
     return Pool(
         whole[0].data,
         samples,
@@ -123,21 +125,6 @@ def _values(name: str, function: By, batch: Batch) -> list[str]:
             "for each"
         )
     return [str(value) for value in values]
-
-
-def _numbers(reader: Reader, samples: int) -> Ints | None:
-    """The number in the data set of each sample read; None for a loader's own batches."""
-    if not isinstance(reader, MapReader):
-        return None
-    numbers = reader._order.tolist()  # drawn by the reader, which alone knows it
-    if reader.skipped:
-        numbers = [n for n in numbers if not _is_skipped(reader, n)]
-    return np.asarray(numbers, np.int64) if len(numbers) == samples else None
-
-
-def _is_skipped(reader: MapReader, number: int) -> bool:
-    source = source_of(reader.dataset, number)
-    return any(line.startswith(f"{source}: ") for line in reader.skipped)
 
 
 def _folders(reader: Reader, numbers: Ints | None) -> tuple[str, ...] | None:

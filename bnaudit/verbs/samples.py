@@ -114,6 +114,7 @@ class MapReader:
         self._order = order[: self.samples]
         self._group = deal(self.samples, self.groups)
         self._fingerprint = Fingerprint()
+        self._read: list[Tensor] = []
 
     def __iter__(self) -> Iterator[Batch]:
         # The loader draws a seed for its workers from this generator, not from the global one.
@@ -128,6 +129,7 @@ class MapReader:
         )
         first, usable = 0, False
         self.skipped.clear()  # of an earlier pass
+        self._read.clear()
         self._fingerprint = Fingerprint()
         for index, loaded in enumerate(loader):
             positions = self._kept(loaded, first)
@@ -135,6 +137,7 @@ class MapReader:
             if loaded.batch is None:
                 continue
             usable = True
+            self._read.append(self._order[positions])
             self._fingerprint.add(loaded.batch, len(positions))
             yield Batch(index, loaded.batch, self._group[positions])
         if not usable:
@@ -168,6 +171,14 @@ class MapReader:
     def mini_batch_size(self) -> int | None:
         """That of a whole batch, also where samples of the first one are left out."""
         return min(self.batch_size, self.samples or self.batch_size)
+
+    @property
+    def order(self) -> Tensor:
+        """The numbers in the data set of the samples that the last pass read, in reading order.
+
+        int64, (n,), on the CPU; unreadable samples are not among them. Empty before a pass.
+        """
+        return torch.cat(self._read) if self._read else self._order[:0]
 
     @property
     def order_seed(self) -> int | None:

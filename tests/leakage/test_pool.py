@@ -66,6 +66,7 @@ class Damaged(Dataset[object]):
 def test_unreadable_samples_leave_the_others_in_the_files_order() -> None:
     reader = MapReader(Damaged(), 8, None, 5, skip_bad=True)
     pool = read_pool(reader, {"parity": lambda batch: batch[0][:, 0] % 2}, lambda n: None)
+    assert reader.order.tolist() == pool.data[0][:, 0].tolist()
     in_order = pool.data[0][pool.order, 0].tolist()
     assert in_order == [i for i in range(40) if i % 7 != 3]
     assert pool.groups["parity"].tolist() == (pool.data[0][:, 0] % 2).tolist()
