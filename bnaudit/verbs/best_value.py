@@ -9,7 +9,7 @@ import numpy as np
 
 from bnaudit.engine.variants import Outcomes
 from bnaudit.results import Change
-from bnaudit.verbs.change_words import surely_changes
+from bnaudit.verbs.change_words import in_nats, in_points, surely_changes
 from bnaudit.verbs.scores import Mask, accuracy_between, loss_between
 
 
@@ -30,6 +30,14 @@ class Best:
     def significant(self) -> bool:
         """By the limits of the loss."""
         return self.loss is not None and self.loss.difference < 0 and surely_changes(self.loss)
+
+    def on_the_other_half(self, reference: str) -> str:
+        """What the value does against a reference where it was not chosen, in a sentence's end."""
+        certain = "" if self.significant else "; that the loss is lower is not certain (95%)"
+        return (
+            f"on the other half, against {reference}, the loss goes {in_nats(self.loss)}, and the "
+            f"accuracy changes by {in_points(self.accuracy)}{certain}."
+        )
 
 
 def best_value(reference: Outcomes, by_value: Mapping[float, Outcomes], seed: int) -> Best | None:

@@ -11,8 +11,9 @@ def in_points(change: Change | None) -> str:
         return "an unknown amount"
     limits = ""
     if change.low is not None and change.high is not None:
-        limits = f" (95% interval {100 * change.low:+.1f} to {100 * change.high:+.1f})"
-    return f"{100 * change.difference:+.1f} points{limits}"
+        low, high = _signed(100 * change.low, 1), _signed(100 * change.high, 1)
+        limits = f" (95% interval {low} to {high})"
+    return f"{_signed(100 * change.difference, 1)} points{limits}"
 
 
 def in_nats(change: Change | None) -> str:
@@ -21,10 +22,10 @@ def in_nats(change: Change | None) -> str:
         return "by an unknown amount"
     limits = ""
     if change.low is not None and change.high is not None:
-        limits = f", 95% interval {change.low:+.3f} to {change.high:+.3f}"
+        limits = f", 95% interval {_signed(change.low, 3)} to {_signed(change.high, 3)}"
     return (
         f"from {change.before:.3f} to {change.after:.3f} nats "
-        f"(difference {change.difference:+.3f}{limits})"
+        f"(difference {_signed(change.difference, 3)}{limits})"
     )
 
 
@@ -33,3 +34,9 @@ def surely_changes(change: Change | None) -> bool:
     if change is None or change.low is None or change.high is None:
         return False
     return change.low > 0 or change.high < 0
+
+
+def _signed(value: float, digits: int) -> str:
+    """`+1.5`, and `0.0` for what rounds to it: it has no sign."""
+    rounded = round(value, digits)
+    return f"{rounded:+.{digits}f}" if rounded else f"{0:.{digits}f}"

@@ -33,9 +33,8 @@ from bnaudit.verbs.exact_statistics import exact_statistics
 from bnaudit.verbs.samples import MapReader
 from bnaudit.verbs.scores import accuracy_between, loss_between, scores_of
 from bnaudit.verbs.sources import Source, data_info
+from bnaudit.verbs.sweep_values import SIZES, checked_sizes
 from bnaudit.verbs.workbench import Data, RunOptions, Workbench, workbench
-
-DEFAULT_VALUES = (2, 4, 8, 16, 32, 64, 128)
 
 
 def sweep_batch_size(
@@ -73,12 +72,12 @@ def sweep_batch_size(
 
 
 def sweep_batch_size_with(
-    bench: Workbench, values: Sequence[int] | None, train_batch_size: int | None = None
+    bench: Workbench, values: Sequence[float] | None, train_batch_size: int | None = None
 ) -> Sweep:
     """The same for a workbench."""
-    sizes = _checked(values)
+    sizes = checked_sizes(SIZES if values is None else values)
     if train_batch_size is not None:
-        sizes = tuple(sorted({*sizes, *_checked([train_batch_size])}))
+        sizes = tuple(sorted({*sizes, *checked_sizes([train_batch_size])}))
     sources: list[tuple[Role, Source]] = [("held-out", bench.data)]
     if bench.train is not None:
         sources.insert(0, ("train", bench.train))
@@ -112,20 +111,6 @@ def sweep_batch_size_with(
         notes=tuple(dict.fromkeys(notes)),
     )
     return replace(sweep, findings=conclude([sweep], bench.policy))
-
-
-def _checked(values: Sequence[int] | None) -> tuple[int, ...]:
-    if values is None:
-        return DEFAULT_VALUES
-    for value in values:
-        if not (isinstance(value, (int, float)) and value >= 2 and float(value).is_integer()):
-            raise InputError(
-                f"mini-batch size {value}: give whole numbers from 2 on (a single image has no "
-                "mini-batch statistics of its own but over its positions)"
-            )
-    if not values:
-        raise InputError("no mini-batch sizes: give some, such as 2,4,8,16,32,64,128")
-    return tuple(sorted({int(value) for value in values}))
 
 
 def _with_room(

@@ -19,14 +19,12 @@ from bnaudit.errors import InputError
 from bnaudit.findings.conclude import conclude
 from bnaudit.results.sweep import Conclusion, Sweep, SweepData, SweepPoint
 from bnaudit.verbs.best_value import best_value
-from bnaudit.verbs.change_words import in_nats, in_points
 from bnaudit.verbs.measure import DEFAULT_BATCH_SIZE
 from bnaudit.verbs.samples import MapReader, Reader
 from bnaudit.verbs.scores import accuracy_between, loss_between, scores_of
 from bnaudit.verbs.sources import data_info
+from bnaudit.verbs.sweep_values import WEIGHTS, checked_values
 from bnaudit.verbs.workbench import Data, RunOptions, Workbench, workbench
-
-DEFAULT_VALUES = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
 
 
 def sweep_example_weight(
@@ -60,7 +58,8 @@ def sweep_example_weight(
 
 def sweep_example_weight_with(bench: Workbench, values: Sequence[float] | None) -> Sweep:
     """The same for a workbench."""
-    weights, subject = _checked(values), bench.subject
+    weights = checked_values("example-weight", WEIGHTS if values is None else values)
+    subject = bench.subject
     reader, notes = _in_usual_batches(bench.data.reader), []
     with subject.conditions.entered(subject.model):
         batches = iter(reader)
@@ -100,17 +99,6 @@ def sweep_example_weight_with(bench: Workbench, values: Sequence[float] | None) 
     return replace(sweep, findings=conclude([sweep], bench.policy))
 
 
-def _checked(values: Sequence[float] | None) -> tuple[float, ...]:
-    if values is None:
-        return DEFAULT_VALUES
-    if not values:
-        raise InputError("no example weights: give some from 0 to 1, such as 0,0.1,0.2")
-    for value in values:
-        if not 0 <= value <= 1:
-            raise InputError(f"example weight {value:g}: give numbers from 0 to 1")
-    return tuple(sorted({float(value) for value in values}))
-
-
 def _in_usual_batches(reader: Reader) -> Reader:
     """The batches do not matter to the figures: none smaller than usual, where we make them."""
     if not isinstance(reader, MapReader) or reader.batch_size >= DEFAULT_BATCH_SIZE:
@@ -143,8 +131,7 @@ def _best(estimates: Outcomes, by_weight: dict[float, Outcomes], seed: int) -> C
     else:
         sentence = (
             f"The loss is lowest at example weight {best.value:g}, chosen on one half of the data; "
-            f"on the other half the loss goes {in_nats(best.loss)}, and the accuracy changes by "
-            f"{in_points(best.accuracy)}."
+            f"{best.on_the_other_half('the estimates')}"
         )
     return Conclusion(
         "best",

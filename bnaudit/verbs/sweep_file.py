@@ -35,8 +35,7 @@ def sweep_file(
     if kind in ("batch-size", "example-weight"):
         bench = prepared_workbench(settings, SAMPLES, progress, say)
         if kind == "batch-size":
-            sizes = None if values is None else [int(value) for value in values]
-            return sweep_batch_size_with(bench, sizes, settings.train_batch_size)
+            return sweep_batch_size_with(bench, values, settings.train_batch_size)
         return sweep_example_weight_with(bench, values)
     bench = prepared_workbench(settings, CALIBRATION_SAMPLES, progress, say)
     calibration, held_out = held_out_of(bench, settings)

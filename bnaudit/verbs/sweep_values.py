@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Integral, Real
+from typing import Any
 
 from bnaudit.errors import InputError
 from bnaudit.results.sweep import Kind
@@ -50,6 +52,8 @@ ALLOWED: dict[Kind, Allowed] = {
 }
 
 PRIORS = (0.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
+SIZES = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
+WEIGHTS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
 MOMENTA = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 FEWEST_SAMPLES = 16
 """With one or two samples statistics are worse than none."""
@@ -70,34 +74,40 @@ def parsed_values(kind: Kind, text: str) -> tuple[float, ...]:
     return checked_values(kind, numbers, said=f"--values {text}")
 
 
-def checked_values(
-    kind: Kind, values: Sequence[float], said: str | None = None
-) -> tuple[float, ...]:
+def checked_values(kind: Kind, values: Iterable[Any], said: str | None = None) -> tuple[float, ...]:
     """The values in ascending order. Raises `InputError` for what cannot be meant.
 
-    `said`: how they were given, for messages.
+    `values`: numbers of any type, also of NumPy. `said`: how they were given, for messages.
     """
     allowed = ALLOWED[kind]
-    said = said or f"values {tuple(values)}"
-    if not values:
+    if not isinstance(values, Iterable):
+        raise InputError(f"values {values!r}: give several in a list, such as [{allowed.example}]")
+    given = tuple(values)
+    said = said or f"values {', '.join(map(str, given))}".strip()
+    if not given:
         raise InputError(f"{said}: there is none; give some, such as {allowed.example}")
-    for value in values:
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+    for value in given:
+        if isinstance(value, bool) or not isinstance(value, Real):
             raise InputError(f"{said}: {value!r} is no number; give {allowed.words}")
-        if not allowed.takes(value):
-            raise InputError(f"{said}: {value:g} is no {allowed.what}; give {allowed.words}")
-    ordered = tuple(sorted(map(float, values)))
+        if not allowed.takes(float(value)):
+            raise InputError(f"{said}: {float(value):g} is no {allowed.what}; give {allowed.words}")
+    ordered = tuple(sorted(map(float, given)))
     for one, next_one in pairwise(ordered):
         if one == next_one:
             raise InputError(f"{said}: {one:g} stands there twice; give each value once")
     return ordered
 
 
-def checked_draws(draws: int) -> int:
+def checked_sizes(values: Iterable[Any]) -> tuple[int, ...]:
+    """Mini-batch sizes in ascending order. Raises `InputError` for what cannot be one."""
+    return tuple(map(int, checked_values("batch-size", values)))
+
+
+def checked_draws(draws: Any) -> int:
     """A number of draws. Raises `InputError` for what is none."""
-    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
+    if isinstance(draws, bool) or not isinstance(draws, Integral) or draws < 1:
         raise InputError(f"draws is {draws!r}: give a positive number")
-    return draws
+    return int(draws)
 
 
 def doubling(most: int) -> tuple[float, ...]:

@@ -166,11 +166,11 @@ def test_by_default_the_sizes_are_those_that_the_data_can_fill() -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ([1], "mini-batch size 1"),
-        ([2.5], "mini-batch size 2.5"),
-        ([], "no mini-batch sizes"),
-        ([float("nan")], "mini-batch size nan"),
-        ([float("inf")], "mini-batch size inf"),
+        ([1], "1 is no mini-batch size; give a whole number, 2 or more"),
+        ([2.5], "2.5 is no mini-batch size"),
+        ([], "values: there is none"),
+        ([float("nan")], "nan is no mini-batch size"),
+        ([float("inf")], "inf is no mini-batch size"),
         ([2, 512], "mini-batches of 512: TensorDataset object has 40 samples"),
     ],
 )

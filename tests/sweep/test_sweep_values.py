@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from sweep_inputs import digits, sample_model
 
+import bnaudit
 from bnaudit.errors import InputError
-from bnaudit.results.sweep import Kind
-from bnaudit.verbs.sweep_values import checked_values, doubling, parsed_values
+from bnaudit.results import Change
+from bnaudit.results.sweep import Kind, Sweep
+from bnaudit.verbs.change_words import in_nats, in_points
+from bnaudit.verbs.sweep_values import checked_draws, checked_values, doubling, parsed_values
 
 WRONG: list[tuple[Kind, str, str]] = [
     ("batch-size", "2,x,8", "--values 2,x,8: 'x' is no number; give mini-batch sizes separated"),
@@ -42,6 +47,48 @@ def test_values_are_read_in_any_order_and_form() -> None:
         checked_values("prior", [])
     with pytest.raises(InputError, match="True is no number"):
         checked_values("samples", [True])
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    assert checked_values("batch-size", np.arange(2, 5)) == (2.0, 3.0, 4.0)
+    assert checked_values("samples", [np.int64(16), 8]) == (8.0, 16.0)
+    assert checked_values("momentum", np.float32([0.5, 0.25])) == (0.25, 0.5)
+    assert checked_values("prior", (n for n in (0, 8))) == (0.0, 8.0)
+    assert checked_draws(np.int64(2)) == 2
+    for draws in (0, 2.0, True, "2"):
+        with pytest.raises(InputError, match="give a positive number"):
+            checked_draws(draws)
+
+
+def test_what_is_no_number_or_no_list_is_refused_by_every_sweep() -> None:
+    data = digits("test", 8)
+    for sweep in (
+        bnaudit.sweep_batch_size,
+        bnaudit.sweep_samples,
+        bnaudit.sweep_prior,
+        bnaudit.sweep_example_weight,
+        bnaudit.sweep_momentum,
+    ):
+        for values, says in ((["a"], "values a: 'a' is no number"), (2, "values 2: give several")):
+            with pytest.raises(InputError, match=says):
+                sweep(sample_model("healthy"), data, values=values)
+
+
+def test_a_sweep_takes_values_of_numpy() -> None:
+    data = digits("test", 24)
+    sweep = bnaudit.sweep_batch_size(sample_model("healthy"), data, values=np.array([2, 8]))
+    assert sweep.values == (2, 8)
+    weights = bnaudit.sweep_example_weight(sample_model("healthy"), data, values=np.array([0.5]))
+    assert Sweep.from_json(weights.to_json()) == weights
+
+
+def test_changes_that_round_to_nothing_have_no_sign() -> None:
+    assert in_points(Change(0.9, 0.9, -0.0001, -0.012, 0.0001)) == (
+        "0.0 points (95% interval -1.2 to 0.0)"
+    )
+    assert in_nats(Change(0.5, 0.5, -0.0001, -0.01, 0.02)) == (
+        "from 0.500 to 0.500 nats (difference 0.000, 95% interval -0.010 to +0.020)"
+    )
 
 
 @pytest.mark.parametrize(
