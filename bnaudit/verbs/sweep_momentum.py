@@ -17,13 +17,12 @@ from bnaudit.findings.conclude import conclude
 from bnaudit.results.sweep import Conclusion, Sweep, SweepData
 from bnaudit.verbs.best_value import Best, best_value, surely_worse
 from bnaudit.verbs.calibration_pool import CalibrationPool, calibration_pool
-from bnaudit.verbs.change_words import in_nats, in_points
 from bnaudit.verbs.held_out import NewStatistics, held_out_sources, try_statistics
 from bnaudit.verbs.samples import MapReader, check_positive
 from bnaudit.verbs.scores import loss_between, scores_of
 from bnaudit.verbs.sources import Source
-from bnaudit.verbs.sweep_prior import swept_point
 from bnaudit.verbs.sweep_values import MOMENTA, checked_values
+from bnaudit.verbs.swept_point import swept_point
 from bnaudit.verbs.workbench import Data, RunOptions, Workbench, workbench
 
 
@@ -97,7 +96,8 @@ def sweep_momentum_with(
     exact, *outcomes = tried.outcomes
     by_momentum = dict(zip(momenta, outcomes, strict=True))
     reference = by_momentum[current] if current is not None else tried.estimates
-    best = best_value(reference, by_momentum, bench.seed)
+    at_rest = {} if current is not None else {0.0: tried.estimates}
+    best = best_value(reference, at_rest | by_momentum, bench.seed)
     said = () if best is None else (_best(best, by_momentum, exact, current, pool),)
     sweep = Sweep(
         "momentum",
@@ -156,15 +156,22 @@ def _best(
         for momentum, outcomes in by_momentum.items()
         if not surely_worse(loss_between(exact, outcomes, seed))
     ]
-    sentence = f"{_meets(as_exact)} The loss is lowest at momentum {best.value:g}"
+    sentence = f"{_meets(as_exact)} "
     if best.value == current:
-        sentence += ", the layers' own."
+        sentence += (
+            f"On the half of the held-out data that chooses the loss is lowest at momentum "
+            f"{current:g}, the layers' own: no other is shown to do better."
+        )
+    elif not best.value:
+        sentence += (
+            "None of these momenta has a lower loss than the estimates, on the half of the "
+            "held-out data that chooses."
+        )
     else:
         over = "the estimates" if current is None else f"the layers' own, {current:g}"
         sentence += (
-            f", chosen on one half of the held-out data; on the other half, against {over}, the "
-            f"loss goes {in_nats(best.loss)}, and the accuracy changes by "
-            f"{in_points(best.accuracy)}."
+            f"The loss is lowest at momentum {best.value:g}, chosen on one half of the held-out "
+            f"data; {best.on_the_other_half(over)}"
         )
     if current is not None and (left := (1 - current) ** updates) >= 0.01:
         after = "this mini-batch" if updates == 1 else f"these {updates:,} mini-batches"
@@ -172,8 +179,8 @@ def _best(
     return Conclusion(
         "best",
         sentence,
-        best.value,
-        best.candidates,
+        best.value or None,
+        tuple(value for value in best.candidates if value in by_momentum),
         best.accuracy,
         best.loss,
         significant=best.value != current and best.significant,

@@ -12,22 +12,15 @@ from typing import Unpack
 
 from torch import nn
 
-from bnaudit.engine.variants import Outcomes
 from bnaudit.findings.conclude import conclude
-from bnaudit.results.sweep import Conclusion, Sweep, SweepData, SweepPoint
+from bnaudit.results.sweep import Conclusion, Sweep, SweepData
 from bnaudit.verbs.best_value import Best, best_value
 from bnaudit.verbs.calibration_pool import calibration_pool
-from bnaudit.verbs.change_words import in_nats, in_points
-from bnaudit.verbs.held_out import (
-    NewStatistics,
-    Tried,
-    held_out_sources,
-    residual_figure,
-    try_statistics,
-)
-from bnaudit.verbs.scores import accuracy_between, loss_between, scores_of
+from bnaudit.verbs.held_out import NewStatistics, Tried, held_out_sources, try_statistics
+from bnaudit.verbs.scores import scores_of
 from bnaudit.verbs.sources import Source
 from bnaudit.verbs.sweep_values import PRIORS, checked_values
+from bnaudit.verbs.swept_point import swept_point
 from bnaudit.verbs.workbench import Data, RunOptions, Workbench, workbench
 
 
@@ -91,7 +84,7 @@ def sweep_prior_with(
     places = {strength: place for place, strength in enumerate((0.0, *mixed))}
     by_strength = {strength: tried.outcomes[places[strength]] for strength in strengths}
     exact = tried.outcomes[0]
-    best = best_value(exact, by_strength, bench.seed)
+    best = best_value(exact, {0.0: exact, **by_strength}, bench.seed)
     sweep = Sweep(
         "prior",
         **bench.header(),
@@ -100,7 +93,7 @@ def sweep_prior_with(
             swept_point(strength, places[strength], tried, exact, bench.seed)
             for strength in strengths
         ),
-        conclusions=(_best(best, pool.samples),) if best is not None else (),
+        conclusions=(_best(best, strengths, pool.samples),) if best is not None else (),
         layers=tried.layers,
         calibration=pool.info,
         notes=(*pool.plan.notes, *tried.notes, *_notes(tried)),
@@ -108,48 +101,30 @@ def sweep_prior_with(
     return replace(sweep, findings=conclude([sweep], bench.policy))
 
 
-def swept_point(value: float, place: int, tried: Tried, exact: Outcomes, seed: int) -> SweepPoint:
-    """The point of the statistics that were tried in this place."""
-    outcomes, residual = tried.outcomes[place], tried.residuals[place]
-    same = outcomes is exact
-    return SweepPoint(
-        value=value,
-        role="held-out",
-        scores=scores_of(outcomes),
-        accuracy_change=accuracy_between(tried.estimates, outcomes),
-        loss_change=loss_between(tried.estimates, outcomes, seed) if tried.labelled else None,
-        accuracy_from_exact=None if same else accuracy_between(exact, outcomes),
-        loss_from_exact=loss_between(exact, outcomes, seed)
-        if tried.labelled and not same
-        else None,
-        shift=residual_figure(residual),
-        by_layer=tuple(residual.by_layer.get(name) for name in tried.layers),
-    )
-
-
 def _notes(tried: Tried) -> list[str]:
     return [] if tried.labelled else ["no labels: which prior is best cannot be told"]
 
 
-def _best(best: Best, samples: int) -> Conclusion:
+def _best(best: Best, strengths: Sequence[float], samples: int) -> Conclusion:
+    """Exact statistics compete as N = 0, whether it was asked for or not."""
     if best.value == 0:
         sentence = (
-            f"No prior lowers the loss: with {samples:,} calibration samples the new statistics "
-            "do better alone."
+            "None of the priors that were tried has a lower loss than the new statistics alone, "
+            f"of {samples:,} calibration samples, on the half of the held-out data that chooses: "
+            "none is shown to help."
         )
     else:
         sentence = (
             f"The loss is lowest with a prior of {best.value:g} samples beside {samples:,} of "
             f"calibration (weight {samples / (best.value + samples):.2f} on the new statistics), "
-            "chosen on one half of the held-out data; on the other half, against no prior, the "
-            f"loss goes {in_nats(best.loss)}, and the accuracy changes by "
-            f"{in_points(best.accuracy)}."
+            "chosen on one half of the held-out data; "
+            f"{best.on_the_other_half('no prior')}"
         )
     return Conclusion(
         "best",
         sentence,
         best.value,
-        best.candidates,
+        tuple(value for value in best.candidates if value in strengths),
         best.accuracy,
         best.loss,
         significant=best.value > 0 and best.significant,

@@ -89,10 +89,32 @@ def test_a_prior_of_statistics_that_do_not_fit_is_not_wanted() -> None:
     assert conclusion is not None
     assert conclusion.value == 0
     assert not conclusion.significant
-    assert "No prior lowers the loss" in conclusion.sentence
+    assert "none is shown to help" in conclusion.sentence
     assert sweep.findings == ()
     shifts = [point.shift.value for point in sweep.points if point.shift is not None]
     np.testing.assert_array_less(shifts[:-1], shifts[1:])
+
+
+def test_no_prior_competes_where_it_is_not_asked_for() -> None:
+    sweep = sweep_prior(
+        sample_model("healthy"), brighter("train", 64), verify=brighter("test", 150), values=[8, 64]
+    )
+    conclusion = sweep.conclusion("best")
+    assert conclusion is not None
+    assert sweep.values == (8, 64)
+    assert conclusion.value == 0
+    assert "None of the priors that were tried has a lower loss" in conclusion.sentence
+    assert set(conclusion.candidates) <= {8, 64}
+
+
+def test_a_gain_that_is_not_certain_is_told_as_such() -> None:
+    sweep = sweep_prior(
+        sample_model("healthy"), digits("train", 100), verify=digits("test", 40), values=[0, 4]
+    )
+    conclusion = sweep.conclusion("best")
+    assert conclusion is not None
+    assert not conclusion.significant
+    assert "is not certain (95%)" in conclusion.sentence or "none is shown" in conclusion.sentence
 
 
 def test_without_labels_nothing_is_chosen() -> None:
