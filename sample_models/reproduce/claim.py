@@ -114,6 +114,7 @@ class Claim:
     `primary` hypotheses decide the verdict, all of them have to hold; `secondary` ones are
     reported. Holm's correction is over both together. `remark` says something more, computed from
     the figures of all seeds; `prepares`: the networks that are trained for all seeds at once.
+    `from_seed`: the first reported seed, where those below it were used up by another attempt.
     """
 
     key: str
@@ -129,6 +130,7 @@ class Claim:
     plot: Callable[[Sequence[Any]], Figure]
     remark: Callable[[Sequence[Any]], str] | None = None
     prepares: tuple[SideBySide, ...] = ()
+    from_seed: int = 0
 
     @property
     def hypotheses(self) -> tuple[Hypothesis, ...]:

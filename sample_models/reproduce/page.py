@@ -84,7 +84,8 @@ def _head(about: Circumstances) -> str:
     return f"""# The claims of the papers, tried on the digits
 
 Written by `{about.command}` on {about.date}: {about.processor_seconds / 60:.0f} minutes of \
-processor time{wall}. {versions}. No figure and no verdict is typed.
+processor time{wall}. {versions}. No figure of the reported seeds and no verdict \
+is typed.
 
 Huang 2022 is arXiv:2203.10778, Wu 2021 arXiv:2105.07576, Summers 2020 arXiv:1906.03548. The \
 papers train on ImageNet and CIFAR; here are scikit-learn's 8×8 digits, 900 for training, 400 for \
@@ -98,8 +99,8 @@ How to read it:
 Intervals are 95% over seeds (Student's t): they say what another training run would give, not \
 what other images would.
 - The hypotheses stood in the scripts before the reported seeds were run; recipes were tried out \
-on seeds from 100 on, which are not reported. Primary hypotheses decide the verdict: *reproduced* \
-if all of them hold.
+on seeds from 100 on, which are not reported (claim d also on seeds 0 to 9, see there). Primary \
+hypotheses decide the verdict: *reproduced* if all of them hold.
 - A difference is paired by seed and written so that the claim wants it above 0 (a factor above \
 1). It holds if it is and p < {LEVEL} after Holm's correction over all tests of the claim. *Sign*: \
 in how many seeds the difference is above and below 0. *Sign-flip p* is the exact permutation \

@@ -76,7 +76,7 @@ def _tasks(
     """The claims that lack figures, by seed."""
     tasks: dict[int, list[str]] = {}
     for claim in claims:
-        for seed in range(first_seed, first_seed + (seeds or claim.seeds)):
+        for seed in _seeds_of(claim, seeds, first_seed):
             if not _file(folder, claim.key, seed).exists():
                 tasks.setdefault(seed, []).append(claim.key)
     return tasks
@@ -99,9 +99,13 @@ def run_seed(seed: int, keys: Iterable[str], folder: Path) -> list[SeedRun]:
 
 def saved(claim: Claim, seeds: int | None, first_seed: int, folder: Path) -> list[SeedRun]:
     """What the folder holds of a claim, by seed; none beyond the seeds that are asked for."""
-    wanted = range(first_seed, first_seed + (seeds or claim.seeds))
-    files = [_file(folder, claim.key, seed) for seed in wanted]
+    files = [_file(folder, claim.key, seed) for seed in _seeds_of(claim, seeds, first_seed)]
     return [_read(claim, file) for file in files if file.exists()]
+
+
+def _seeds_of(claim: Claim, seeds: int | None, first_seed: int) -> range:
+    first = first_seed + claim.from_seed
+    return range(first, first + (seeds or claim.seeds))
 
 
 def _read(claim: Claim, file: Path) -> SeedRun:

@@ -175,3 +175,4 @@ def test_every_claim_has_its_hypotheses_in_the_docstring_of_its_script():
         assert "seeds from 100" in text
         assert len({one.key for one in claim.hypotheses}) == len(claim.hypotheses)
         assert claim.seeds >= 5
+        assert f"before seeds {claim.from_seed}, " in text
