@@ -74,8 +74,8 @@ class ExampleWeighingBatchNorm(NormThenParts, _BatchNorm):
 
     @alpha.setter
     def alpha(self, alpha: float) -> None:
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"alpha, the weight of the example, is in [0, 1]; got {alpha}")
+        if not isinstance(alpha, (int, float)) or not 0 <= alpha <= 1:
+            raise ValueError(f"alpha, the weight of the example, is in [0, 1]; got {alpha!r}")
         self._alpha = float(alpha)
 
     def normalised(self, input: Tensor) -> Tensor:  # noqa: A002 - PyTorch's own name

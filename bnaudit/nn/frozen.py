@@ -102,8 +102,10 @@ class FreezeAfter:
     """
 
     def __init__(self, model: nn.Module, epoch: int) -> None:
-        if epoch < 0:
-            raise ValueError(f"epoch, the first with frozen statistics, counts from 0; got {epoch}")
+        if not isinstance(epoch, int) or epoch < 0:
+            raise ValueError(
+                f"epoch, the first with frozen statistics, is a whole number from 0; got {epoch!r}"
+            )
         self.epoch = epoch
         self.frozen = False
         self._model = model

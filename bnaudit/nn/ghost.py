@@ -49,8 +49,8 @@ class GhostBatchNorm(NormThenParts, _BatchNorm):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        if ghost_size < 1:
-            raise ValueError(f"ghost_size has to be at least 1, got {ghost_size}")
+        if not isinstance(ghost_size, int) or ghost_size < 1:
+            raise ValueError(f"ghost_size has to be a whole number from 1 on, got {ghost_size!r}")
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
         self.ghost_size = ghost_size
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, Literal, cast
 
@@ -72,7 +73,9 @@ def convert(model: nn.Module, kind: Kind, **options: Any) -> Conversion:
     if kind not in _CONVERSIONS:
         known = ", ".join(_CONVERSIONS)
         raise ValueError(f"no conversion is called {kind!r}: give one of {known}")
-    return _CONVERSIONS[kind](model, **options)
+    conversion = _CONVERSIONS[kind]
+    _check_options(kind, conversion, options)
+    return conversion(model, **options)
 
 
 def convert_ghost(model: nn.Module, *, ghost_size: int) -> Conversion:
@@ -152,6 +155,19 @@ _CONVERSIONS: dict[str, Callable[..., Conversion]] = {
     "sync": convert_sync,
     "xbn": convert_xbn,
 }
+
+
+def _check_options(kind: str, conversion: Callable[..., Conversion], options: Any) -> None:
+    """Raises `TypeError` in words of `convert`, not of the function behind it."""
+    known = list(inspect.signature(conversion).parameters.values())[1:]
+    names = [one.name for one in known]
+    needed = [one.name for one in known if one.default is one.empty and one.name not in options]
+    if needed:
+        raise TypeError(f'convert(model, "{kind}") needs {" and ".join(needed)}=…')
+    strange = [name for name in options if name not in names]
+    if strange:
+        takes = f"it takes {', '.join(names)}" if names else "it takes no options"
+        raise TypeError(f'convert(model, "{kind}") has no option {strange[0]}; {takes}')
 
 
 def _like(kind: str, name: str, layer: _BatchNorm, kinds: Any, **options: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from os import PathLike
 from pathlib import Path
 
+from bnaudit.errors import InputError
 from bnaudit.findings.advice.ranking import advice_of
 from bnaudit.report.files import read_results
 from bnaudit.results import Audit
@@ -20,5 +21,7 @@ def advise(audit: Audit | str | PathLike[str]) -> Advice:
     """
     if isinstance(audit, Audit):
         return advice_of(audit, audit.model.checkpoint or audit.model.source)
+    if not isinstance(audit, (str, PathLike)):
+        raise InputError(f"audit is {audit!r}: give an Audit, or the path of an audit.json")
     path = Path(audit)
     return advice_of(read_results(path), str(path))

@@ -64,6 +64,9 @@ def domains(
         >>> result = bnaudit.domains(model, {"day": day, "night": night})  # doctest: +SKIP
         >>> result.worth.level, result.cell("day", "night").scores.accuracy  # doctest: +SKIP
     """
+    for what, given in (("data", data), ("verify", verify)):
+        if given is not None and not isinstance(given, Mapping):
+            raise InputError(f'{what} is a {type(given).__name__}: give a dict, {{"day": data, …}}')
     check_names_of(list(data))
     check_positive("verify_samples", verify_samples)
     if verify is not None and verify_split is not None:
@@ -79,9 +82,9 @@ def domains(
     conditions = bench.subject.conditions
     theirs: RunOptions = {**options, "samples": verify_samples}
     halves = []
-    for name, given in data.items():
+    for name, one in data.items():
         with about_domain(name):
-            source = source_of(given, conditions, **options)
+            source = source_of(one, conditions, **options)
             if verify is None:
                 halves.append(split(name, source, verify_split, verify_samples))
             else:

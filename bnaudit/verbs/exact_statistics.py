@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bnaudit.engine.conditions import Subject
 from bnaudit.engine.layers import BNLayer
 from bnaudit.engine.population import Statistics
-from bnaudit.errors import ModelError
+from bnaudit.errors import InputError, ModelError
 from bnaudit.results import DataInfo
 from bnaudit.stats.moments import Moments
 from bnaudit.verbs.calibration import Choice, Plan, calibrate, make_plan
@@ -45,9 +45,12 @@ class Planned:
 def plan_exact(subject: Subject, source: Source, say: Callable[[str], None]) -> Planned:
     """What `exact` will run on; layer by layer where memory does not allow it.
 
-    Inside `conditions.entered(model)`. Raises `ModelError` where the forward reaches no layer.
+    Inside `conditions.entered(model)`. Raises `ModelError` where the forward reaches no layer,
+    `InputError` for a single sample.
     """
     plan = make_plan(subject, source.reader, Choice(), say)
+    if plan.batches.samples < 2:
+        raise InputError(f"{source.name}: a single sample has no statistics; give more")
     if not plan.trial.calls:
         raise ModelError(none_reached(subject.layers))
     layers, kept = select_layers(subject.layers, plan.trial, (), frozen=False)

@@ -142,7 +142,7 @@ def test_the_last_epochs_are_trained_frozen_and_a_checkpoint_remembers_it():
     assert not other.train()[1].training
     resumed.step(0)
     assert other[1].training
-    with pytest.raises(ValueError, match="counts from 0; got -1"):
+    with pytest.raises(ValueError, match="whole number from 0; got -1"):
         bnn.FreezeAfter(model, epoch=-1)
 
 

@@ -102,7 +102,7 @@ def test_one_example_is_one_ghost_batch_and_a_single_value_is_refused():
         bnn.GhostBatchNorm1d(4, 3)(torch.zeros(1, 4))
     with pytest.raises(ValueError, match="more than 1 value"):
         bnn.GhostBatchNorm1d(4, 1)(torch.zeros(8, 4))
-    with pytest.raises(ValueError, match="ghost_size has to be at least 1, got 0"):
+    with pytest.raises(ValueError, match="ghost_size has to be a whole number from 1 on, got 0"):
         bnn.GhostBatchNorm1d(4, 0)
 
 
