@@ -47,6 +47,16 @@ def request_of(settings: Settings) -> Request | None:
     )
 
 
+def verification_of(settings: Settings) -> tuple[str, ...]:
+    """The options that name the held-out data of `recalibrate`, and of what shares them."""
+    return (
+        *_option("--verify", settings.verify),
+        *_pairs("--verify-arg", settings.verify_arg),
+        *_option("--verify-split", settings.verify_split),
+        *_unless("--verify-samples", str(settings.verify_samples), "2000"),
+    )
+
+
 def _option(name: str, value: object) -> tuple[str, ...]:
     return () if value is None else (name, str(value))
 

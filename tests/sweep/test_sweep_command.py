@@ -132,6 +132,19 @@ def test_a_threshold_decides_about_a_finding(sweep: Sweeping, on_digits: list[st
     assert found["8"] == []  # BN121 has a threshold of its own
 
 
+def test_the_command_of_a_finding_verifies_on_the_same_held_out_data(
+    sweep: Sweeping, on_digits: list[str]
+) -> None:
+    args = (SAMPLES / "lagging_ema.pt", *on_digits, "--values", "16,128", "--draws", "1", "--json")
+    (finding,) = json.loads(sweep("samples", *args, *VERIFY).out)["findings"]
+    assert finding["command"].startswith("bnaudit recalibrate ")
+    assert f"--verify npz:{SAMPLES / 'digits.npz'} --verify-arg split=verify" in finding["command"]
+    (finding,) = json.loads(sweep("samples", *args, "--verify-split", "0.4").out)["findings"]
+    assert "--verify-split 0.4 --samples 128" in finding["command"]
+    (finding,) = json.loads(sweep("samples", *args).out)["findings"]
+    assert "--verify" not in finding["command"]
+
+
 COMMANDS = typer.main.get_command(sweep_app).commands  # type: ignore[attr-defined]
 
 
