@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -43,7 +44,18 @@ def ema(work: Calibration, momentum: float | None) -> Result:
     return result
 
 
-def ema_of_each(work: Calibration, momenta: Sequence[float]) -> list[dict[BNLayer, Statistics]]:
+@dataclass(frozen=True)
+class MovingAverages:
+    """The running statistics after each of several momenta, and how often each layer's moved.
+
+    Layers that never moved, for single values a channel, are in neither.
+    """
+
+    by_momentum: list[dict[BNLayer, Statistics]]
+    updates: dict[BNLayer, int]
+
+
+def ema_of_each(work: Calibration, momenta: Sequence[float]) -> MovingAverages:
     """The running statistics that `ema` would give with each of the momenta, in one pass.
 
     In train mode a mini-batch is normalised by its own moments, so that the forwards, and what the
@@ -56,7 +68,7 @@ def ema_of_each(work: Calibration, momenta: Sequence[float]) -> list[dict[BNLaye
             one.update(layer, batch)
 
     _mini_batch_pass(work, Account(work), update)
-    return [
+    statistics = [
         {
             layer: statistics
             for layer, updated in one.of.items()
@@ -64,6 +76,7 @@ def ema_of_each(work: Calibration, momenta: Sequence[float]) -> list[dict[BNLaye
         }
         for one in running
     ]
+    return MovingAverages(statistics, running[0].updates if running else {})
 
 
 class _Ema:
@@ -72,7 +85,7 @@ class _Ema:
     def __init__(self, momentum: float | None) -> None:
         self.of: dict[BNLayer, Statistics] = {}
         self._momentum = momentum
-        self._updates: dict[BNLayer, int] = {}
+        self.updates: dict[BNLayer, int] = {}
 
     def update(self, layer: BNLayer, batch: Moments) -> None:
         """One mini-batch, as a single part."""
@@ -81,9 +94,9 @@ class _Ema:
             mean, var = (t.detach().to("cpu", torch.float64) for t in layer.estimated)
             self.of[layer] = (mean, var)
         mean, var = self.of[layer]
-        self._updates[layer] = self._updates.get(layer, 0) + 1
+        self.updates[layer] = self.updates.get(layer, 0) + 1
         momentum = self._momentum if self._momentum is not None else layer.momentum
-        tracked = (counter(layer) or 0) + self._updates[layer]
+        tracked = (counter(layer) or 0) + self.updates[layer]
         share = 1 / tracked if momentum is None else momentum
         unbiased = batch.var[0] * n / (n - 1)
         self.of[layer] = mean.lerp(batch.mean[0], share), var.lerp(unbiased, share)

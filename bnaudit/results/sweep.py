@@ -96,6 +96,7 @@ class Sweep:
     `points`: by role, then by value. `calibration`: the data that statistics were computed on,
     where there are any. `layers`: the names of the layers with figures, in call order. `current`:
     the value in force now, where one is known (a momentum, a mini-batch size the user named).
+    `updates`: how often the moving averages moved, of momenta.
     """
 
     kind: Kind
@@ -109,6 +110,7 @@ class Sweep:
     layers: tuple[str, ...] = ()
     calibration: DataInfo | None = None
     current: float | None = None
+    updates: int | None = None
     findings: tuple[Finding, ...] = ()
     request: Request | None = None
     notes: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from bnaudit.engine.batches import Batch
 from bnaudit.engine.layers import BNLayer
 from bnaudit.engine.population import Calibration, Rule, Statistics
-from bnaudit.engine.train_mode import ema_of_each
+from bnaudit.engine.train_mode import MovingAverages, ema_of_each
 from bnaudit.errors import InputError, ModelError
 from bnaudit.results import DataInfo
 from bnaudit.verbs.calibration import Batches, Choice, Plan, calibrate
@@ -79,7 +79,7 @@ class CalibrationPool:
         )
         return found.statistics
 
-    def moving_averages(self, momenta: Sequence[float]) -> list[dict[BNLayer, Statistics]]:
+    def moving_averages(self, momenta: Sequence[float]) -> MovingAverages:
         """The framework's moving average over all batches, from the estimates on, for each."""
         rule: Rule = MixingRule(self.own, 1.0, None, {})
         subject, groups = self.bench.subject, self.plan.batches.groups

@@ -12,7 +12,8 @@ from typing import Unpack
 
 from torch import nn
 
-from bnaudit.engine.variants import Outcomes
+from bnaudit.engine.train_mode import MovingAverages
+from bnaudit.errors import InputError
 from bnaudit.findings.conclude import conclude
 from bnaudit.results.sweep import Conclusion, Sweep, SweepData
 from bnaudit.verbs.best_value import Best, best_value, surely_worse
@@ -50,7 +51,8 @@ def sweep_momentum(
         model: as for `bnaudit.measure`.
         data: what the average runs over, best the data it was trained on.
         values: momenta, above 0 to 1; default 1, 0.3, 0.1, … 0.001 and the layers' own.
-        train_batch_size: the size of the mini-batches; default: `batch_size`.
+        train_batch_size: the size of the mini-batches; default: `batch_size`. A loader's batches
+            are what they are, which is noted.
         verify: held-out data; without labels nothing is chosen.
         verify_split: instead, the share of `data` that is held out (default a half).
         verify_samples: at most so many held-out samples are read.
@@ -61,7 +63,8 @@ def sweep_momentum(
         momentum, None where they differ.
 
     Raises:
-        InputError: momenta outside of 0 to 1, among others as `bnaudit.recalibrate`.
+        InputError: momenta outside of 0 to 1, mini-batches of single values a channel, among
+            others as `bnaudit.recalibrate`.
 
     Example:
         >>> sweep = bnaudit.sweep_momentum(model, train, verify=test)  # doctest: +SKIP
@@ -89,8 +92,10 @@ def sweep_momentum_with(
         momenta = tuple(sorted({*wanted, current})) if current is not None else wanted
         with bench.progress("moving averages and exact statistics", 2, "passes") as advance:
             averages = pool.moving_averages(momenta)
+            if not averages.updates:
+                raise InputError(_never_moves(calibration))
             advance(1)
-            found: list[NewStatistics] = [pool.exact(), *averages]
+            found: list[NewStatistics] = [pool.exact(), *averages.by_momentum]
             advance(1)
         tried = try_statistics(bench, held_out, found, pool.hashes, "trying them on held-out data")
     exact, *outcomes = tried.outcomes
@@ -98,7 +103,15 @@ def sweep_momentum_with(
     reference = by_momentum[current] if current is not None else tried.estimates
     at_rest = {} if current is not None else {0.0: tried.estimates}
     best = best_value(reference, at_rest | by_momentum, bench.seed)
-    said = () if best is None else (_best(best, by_momentum, exact, current, pool),)
+    updates = max(averages.updates.values())
+    said: tuple[Conclusion, ...] = ()
+    if best is not None:
+        as_exact = [
+            momentum
+            for momentum, one in by_momentum.items()
+            if not surely_worse(loss_between(exact, one, bench.seed))
+        ]
+        said = (_best(best, momenta, as_exact, current, updates),)
     sweep = Sweep(
         "momentum",
         **bench.header(),
@@ -111,7 +124,14 @@ def sweep_momentum_with(
         layers=tried.layers,
         calibration=pool.info,
         current=current,
-        notes=(*pool.plan.notes, *tried.notes, *_notes(pool, current, labelled=tried.labelled)),
+        updates=updates,
+        notes=(
+            *pool.plan.notes,
+            *tried.notes,
+            *_own_batches(calibration, train_batch_size),
+            *_moves(averages, pool),
+            *_notes(current, labelled=tried.labelled),
+        ),
     )
     return replace(sweep, findings=conclude([sweep], bench.policy))
 
@@ -132,10 +152,36 @@ def _current(pool: CalibrationPool) -> float | None:
     return only if only is not None and 0 < only <= 1 else None
 
 
-def _notes(pool: CalibrationPool, current: float | None, *, labelled: bool) -> list[str]:
-    sizes = [batch.size for batch in pool.batches]
-    each = "mini-batch" if len(sizes) == 1 else "mini-batches"
-    notes = [f"{len(sizes):,} {each} of {max(sizes):,}: so often the average moves"]
+def _never_moves(source: Source) -> str:
+    return (
+        f"{source.name}: no mini-batch gives a layer two values a channel, so that the moving "
+        "average never moves; give a larger --train-batch-size, or larger batches"
+    )
+
+
+def _own_batches(source: Source, size: int | None) -> list[str]:
+    if size is None or isinstance(source.reader, MapReader):
+        return []
+    return [f"{source.name}: its batches are its own, mini-batches of {size:,} cannot be made"]
+
+
+def _moves(averages: MovingAverages, pool: CalibrationPool) -> list[str]:
+    """How often the average moves, and which layers' do so less often."""
+    updates, largest = max(averages.updates.values()), max(batch.size for batch in pool.batches)
+    each = "mini-batch" if updates == 1 else "mini-batches"
+    notes = [f"{updates:,} {each} of {largest:,}: so often the average moves"]
+    less = [layer.name for layer in pool.layers if averages.updates.get(layer, 0) < updates]
+    if less:
+        named = ", ".join(less[:3]) + (", …" if len(less) > 3 else "")
+        notes.append(
+            f"single values a channel, so the average moves less often in {len(less)} "
+            f"{'layer' if len(less) == 1 else 'layers'}: {named}"
+        )
+    return notes
+
+
+def _notes(current: float | None, *, labelled: bool) -> list[str]:
+    notes = []
     if current is None:
         notes.append("the layers have no momentum in common: gains are over the estimates")
     if not labelled:
@@ -145,17 +191,12 @@ def _notes(pool: CalibrationPool, current: float | None, *, labelled: bool) -> l
 
 def _best(
     best: Best,
-    by_momentum: dict[float, Outcomes],
-    exact: Outcomes,
+    momenta: Sequence[float],
+    as_exact: Sequence[float],
     current: float | None,
-    pool: CalibrationPool,
+    updates: int,
 ) -> Conclusion:
-    seed, updates = pool.bench.seed, len(pool.batches)
-    as_exact = [
-        momentum
-        for momentum, outcomes in by_momentum.items()
-        if not surely_worse(loss_between(exact, outcomes, seed))
-    ]
+    """`as_exact`: the momenta that do as well as exact statistics."""
     sentence = f"{_meets(as_exact)} "
     if best.value == current:
         sentence += (
@@ -180,7 +221,7 @@ def _best(
         "best",
         sentence,
         best.value or None,
-        tuple(value for value in best.candidates if value in by_momentum),
+        tuple(value for value in best.candidates if value in momenta),
         best.accuracy,
         best.loss,
         significant=best.value != current and best.significant,

@@ -47,7 +47,7 @@ def test_the_averages_are_those_of_pytorchs_own_training_mode() -> None:
     bench = workbench(sample_model("small_batch"), loader)
     with bench.subject.conditions.entered(bench.subject.model):
         pool = calibration_pool(bench, bench.data, lambda line: None)
-        found = pool.moving_averages(MOMENTA)
+        found = pool.moving_averages(MOMENTA).by_momentum
     for momentum, statistics in zip(MOMENTA, found, strict=True):
         model = with_momentum("small_batch", momentum).train()
         with torch.no_grad():
@@ -111,6 +111,45 @@ def test_an_average_that_follows_the_last_mini_batch_is_found() -> None:
     (finding,) = sweep.findings
     assert finding.code == "BN124"
     assert "momentum 0.1 does better than 1" in finding.sentence
+
+
+class Flat(nn.Module):
+    """A layer that has one value a channel of each sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bn, self.out = nn.BatchNorm1d(64), nn.Linear(64, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.bn(x.flatten(1)))
+
+
+def test_mini_batches_that_do_not_move_the_average_are_not_counted() -> None:
+    x, y = pixels("train", 33)
+    loader = [(x[:16], y[:16]), (x[16:32], y[16:32]), (x[32:], y[32:])]  # the last holds one
+    held_out = digits("test", 40)
+    sweep = sweep_momentum(Flat().eval(), loader, verify=held_out, values=[0.5])
+    assert sweep.updates == 2
+    assert any(note.startswith("2 mini-batches of 16:") for note in sweep.notes)
+    convolutional = sweep_momentum(sample_model("healthy"), loader, verify=held_out, values=[0.5])
+    assert convolutional.updates == 3  # a single image has many values a channel
+    single = [(x[i : i + 1], y[i : i + 1]) for i in range(4)]
+    with pytest.raises(InputError, match="the moving average never moves"):
+        sweep_momentum(Flat().eval(), single, verify=held_out, values=[0.5])
+
+
+def test_a_loader_keeps_its_batches_and_that_is_noted() -> None:
+    loader = DataLoader(digits("train", 32), batch_size=16)
+    held_out = digits("test", 40)
+
+    def notes(data: object) -> str:
+        options = {"verify": held_out, "values": [0.5], "train_batch_size": 4}
+        return " | ".join(sweep_momentum(sample_model("healthy"), data, **options).notes)
+
+    assert "its batches are its own, mini-batches of 4 cannot be made" in notes(loader)
+    assert "2 mini-batches of 16" in notes(loader)
+    assert "its own" not in notes(digits("train", 32))
+    assert "8 mini-batches of 4" in notes(digits("train", 32))
 
 
 def test_a_momentum_that_keeps_up_is_no_finding() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -184,7 +183,7 @@ def _momentum(sweep: Sweep, limits: Limits, larger: int) -> Iterator[Found]:
         and accuracy.high is not None
         and accuracy.high < 0
     )
-    updates = _updates(sweep)
+    updates = sweep.updates
     said = "" if updates is None else f" after {plural(updates, 'mini-batch', 'mini-batches')}"
     change = point.loss_from_exact
     assert change is not None
@@ -210,14 +209,6 @@ def _worse_than_exact(point: SweepPoint, share: float) -> bool:
     if change is None or change.low is None or change.low <= 0:
         return False
     return change.difference >= share * change.after
-
-
-def _updates(sweep: Sweep) -> int | None:
-    """How often the average was moved; None where the batches are a stream's own."""
-    info = sweep.calibration
-    if info is None or not info.batch_size:
-        return None
-    return math.ceil(info.samples / info.batch_size)
 
 
 def gains(best: Conclusion, share: float) -> bool:
