@@ -113,11 +113,11 @@ def _check(settings: Settings, names: list[str]) -> None:
 def _targets(settings: Settings, outputs: Outputs, names: list[str]) -> dict[str, Path]:
     """The checkpoints to write, by domain; everything that can be checked has been."""
     if outputs.bank is not None:
+        check_bank(outputs.bank, overwrite=outputs.overwrite)
         if settings.checkpoint is not None and outputs.bank.parent.is_dir():
             check_names(
                 settings.checkpoint, outputs.bank, overwrite=outputs.overwrite, with_sidecar=False
             )
-        check_bank(outputs.bank, overwrite=outputs.overwrite)
     if outputs.checkpoints is None:
         return {}
     if settings.checkpoint is None:
