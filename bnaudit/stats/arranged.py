@@ -75,9 +75,8 @@ def difference(shuffled: Drawn, arranged: Drawn, strata: Ints) -> Difference | N
     1977, section 5A.12). The sum of the two is the two-way cluster variance of Cameron, Gelbach &
     Miller 2011 ("Robust inference with multiway clustering"). Limits are Student's with as many
     degrees of freedom as there are batches, less strata. They err to the wide side, for what the
-    same mates do on both sides partly cancels: over five simulated worlds, 2 and 10 classes,
-    batches of 8 to 32, and 400 and 1,000 samples, they cover in 96 to 100% of 300 repetitions.
-    None where no sample is on both sides.
+    same mates do on both sides partly cancels: simulated, they cover in 95 to 100%
+    (tests/leakage/test_simulated_intervals.py). None where no sample is on both sides.
     """
     return _difference(shuffled, arranged, strata, pseudo=0.0)
 

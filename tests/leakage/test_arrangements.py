@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from worlds import (
+    Outcome,
+    by_distance_of_the_mean,
+    by_mates_alike,
+    by_own_features,
+    draw_of,
+)
 
 from bnaudit.stats.arranged import (
-    Difference,
     Drawn,
     clustered_mean,
     clustered_share,
@@ -65,55 +68,6 @@ def test_strangers_are_samples_of_another_group_than_their_mates() -> None:
         mates = groups[batch[-1]]
         assert (groups[batch[is_strange]] != mates).all()
         assert (groups[batch[~is_strange]] == mates).all()
-
-
-class World(NamedTuple):
-    """Samples of ten classes. What comes of one depends on its batch's mean of `signal`."""
-
-    classes: np.ndarray
-    signal: np.ndarray
-    own: np.ndarray
-    centre: np.ndarray
-
-
-Outcome = Callable[[World, np.ndarray], np.ndarray]
-
-
-def by_own_features(world: World, batch: np.ndarray) -> np.ndarray:
-    return world.own[batch] + 0.5
-
-
-def by_mates_alike(world: World, batch: np.ndarray) -> np.ndarray:
-    """Right where the mates look like the sample's own class: what training on classes teaches."""
-    mean = world.signal[batch].mean(1, keepdims=True)
-    return 0.5 * world.own[batch] + 0.5 - 2 * (np.abs(mean - world.centre[batch]) - 0.6)
-
-
-def by_distance_of_the_mean(world: World, batch: np.ndarray) -> np.ndarray:
-    mean = world.signal[batch].mean(1, keepdims=True)
-    return 0.5 * world.own[batch] + 0.3 + 1.5 * (np.abs(mean) - 0.7)
-
-
-def draw_of(rng: np.random.Generator, samples: int, outcome: Outcome, draws: int) -> Difference:
-    classes = rng.integers(0, 10, samples)
-    centre = np.linspace(-1.5, 1.5, 10)[classes]
-    world = World(classes, rng.normal(size=samples) + centre, rng.normal(size=samples), centre)
-
-    def drawn(make: Callable[[], np.ndarray]) -> Drawn:
-        values, places = np.full((draws, samples), np.nan), np.full((draws, samples), -1)
-        for k in range(draws):
-            batches = make()
-            values[k, batches] = outcome(world, batches) > 0
-            places[k, batches] = np.arange(len(batches))[:, None]
-        return Drawn(values, places)
-
-    found = share_difference(
-        drawn(lambda: shuffled(samples, 8, rng)),
-        drawn(lambda: of_one_group(classes, 8, rng)),
-        classes,
-    )
-    assert found is not None
-    return found
 
 
 @pytest.mark.parametrize("outcome", [by_own_features, by_mates_alike, by_distance_of_the_mean])
