@@ -33,7 +33,7 @@ class Best:
 
     def on_the_other_half(self, reference: str) -> str:
         """What the value does against a reference where it was not chosen, in a sentence's end."""
-        certain = "" if self.significant else "; that the loss is lower is not certain (95%)"
+        certain = "" if self.significant else "; a lower loss is not shown (95%)"
         return (
             f"on the other half, against {reference}, the loss goes {in_nats(self.loss)}, and the "
             f"accuracy changes by {in_points(self.accuracy)}{certain}."

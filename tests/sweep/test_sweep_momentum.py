@@ -173,6 +173,21 @@ def test_layers_without_a_momentum_in_common_have_no_current_one() -> None:
     assert cumulative.current is None
 
 
+def test_the_estimates_compete_where_no_momentum_is_in_force() -> None:
+    sweep = sweep_momentum(
+        with_momentum("healthy", None),
+        digits("train", 40),
+        verify=digits("test", 200),
+        values=[1.0],
+        train_batch_size=4,
+    )
+    conclusion = sweep.conclusion("best")
+    assert conclusion is not None
+    assert conclusion.value is None
+    assert not conclusion.significant
+    assert "None of these momenta has a lower loss than the estimates" in conclusion.sentence
+
+
 def test_a_momentum_outside_of_its_range_is_refused() -> None:
     for value in (0.0, 1.5):
         with pytest.raises(InputError, match="is no momentum; give a number above 0, and at most"):
