@@ -95,24 +95,35 @@ class ProbedSizes:
         kept.setdefault(layer, []).append(wide if onto is None else wide @ onto)
 
 
-@dataclass
-class _Fold:
-    """What was seen of the samples of one fold: of each row its class, batch and so on.
+@dataclass(frozen=True, eq=False)
+class _Draw:
+    """One draw of a fold: the same samples in batches of one class, with strangers, and shuffled.
 
-    `pure`: in batches of one class; `mixed`: with strangers; `alike`: shuffled, with the sample of
-    each row in `placed`.
+    `classes`: of the rows of `pure`. `placed`: the samples of the rows of `alike`. Of each stranger
+    `places` is its row of `mixed`, `samples` its number, `mates` the class of its mates, `batches`
+    its batch in this draw.
     """
 
-    pure: list[ProbedSizes] = field(default_factory=list)
-    classes: list[Ints] = field(default_factory=list)
-    mixed: list[ProbedSizes] = field(default_factory=list)
-    places: list[Ints] = field(default_factory=list)
-    samples: list[Ints] = field(default_factory=list)
-    own: list[Ints] = field(default_factory=list)
-    mates: list[Ints] = field(default_factory=list)
-    batches: list[Ints] = field(default_factory=list)
-    alike: list[ProbedSizes] = field(default_factory=list)
-    placed: list[Ints] = field(default_factory=list)
+    pure: ProbedSizes
+    classes: Ints
+    mixed: ProbedSizes
+    places: Ints
+    samples: Ints
+    mates: Ints
+    batches: Ints
+    alike: ProbedSizes
+    placed: Ints
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """How probes look: `labels` (n,) of the pool, batches of `size`, so many draws."""
+
+    runner: Runner
+    labels: Ints
+    size: int
+    draws: int
+    seed: int
 
 
 def probe_layers(
@@ -127,98 +138,106 @@ def probe_layers(
     fitting = None if labels is None else probed_size(labels, size, FOLDS, LEAST_SIZE)
     if labels is None or fitting is None:
         return None
+    plan = _Plan(runner, labels, fitting, draws, seed)
     rng = np.random.default_rng(seed)
     fold_of = folds_of(labels, FOLDS, rng)
     folds = [
-        _seen(runner, np.flatnonzero(fold_of == number), labels, fitting, draws, seed, rng)
+        [_drawn(plan, np.flatnonzero(fold_of == number), rng) for _ in range(draws)]
         for number in range(FOLDS)
     ]
+    every = [draw for fold in folds for draw in fold]
     layers = []
-    for order, layer in enumerate(folds[0].pure[0].activations):
-        if all(layer in draw.activations for fold in folds for draw in fold.pure + fold.mixed):
-            layers.append(_probed(layer, order, folds, fitting, len(labels), seed))
+    for order, layer in enumerate(every[0].pure.activations):
+        if all(layer in one.activations for draw in every for one in (draw.pure, draw.mixed)):
+            layers.append(_probed(plan, layer, order, folds))
         progress(1)
     return Probed(
         size=fitting,
-        classes=len(np.unique(np.concatenate(folds[0].classes))),
-        batches=sum(len(fold.classes[0]) // fitting for fold in folds),
-        strangers=sum(len(places) for fold in folds for places in fold.places),
+        classes=len(np.unique(np.concatenate([draw.classes for draw in folds[0]]))),
+        batches=_batches(plan, folds),
+        strangers=sum(len(draw.places) for draw in every),
         folds=FOLDS,
         layers=tuple(layers),
     )
 
 
-def _seen(
-    runner: Runner,
-    members: Ints,
-    labels: Ints,
-    size: int,
-    draws: int,
-    seed: int,
-    rng: np.random.Generator,
-) -> _Fold:
-    fold = _Fold()
-    for draw in range(draws):
-        batches = members[of_one_group(labels[members], size, rng)]
-        handler = ProbedSizes(size, seed)
-        runner.watched(batches, handler)
-        fold.pure.append(handler)
-        fold.classes.append(labels[batches].reshape(-1))
-        mixed, strange = with_strangers(batches, labels, strangers_in(size), rng)
-        handler = ProbedSizes(size, seed)
-        runner.watched(mixed, handler)
-        fold.mixed.append(handler)
-        places = np.flatnonzero(strange.reshape(-1))
-        fold.places.append(places)
-        fold.samples.append(mixed.reshape(-1)[places])
-        fold.own.append(labels[mixed.reshape(-1)[places]])
-        fold.mates.append(labels[batches[places // size, -1]])
-        fold.batches.append(draw * len(batches) + places // size)
-        dealt = members[shuffled(len(members), size, rng)]
-        handler = ProbedSizes(size, seed)
-        runner.watched(dealt, handler)
-        fold.alike.append(handler)
-        fold.placed.append(dealt.reshape(-1))
-    return fold
+def _batches(plan: _Plan, folds: list[list[_Draw]]) -> int:
+    """Of one class, in a draw of all folds."""
+    return sum(len(fold[0].classes) // plan.size for fold in folds)
 
 
-def _probed(
-    layer: BNLayer, order: int, folds: list[_Fold], size: int, samples: int, seed: int
-) -> ProbedLayer:
-    said, moments_said, moments_true = [], [], []
-    alike = np.full((len(folds[0].alike), samples), -1)
-    for number, fold in enumerate(folds):
-        others = [other for i, other in enumerate(folds) if i != number]
-        taught = np.concatenate([c for other in others for c in other.classes])
-        x = np.concatenate([_rows(d.activations[layer]) for o in others for d in o.pure])
-        asked = np.concatenate(
-            [
-                _rows(draw.activations[layer])[places]
-                for draw, places in zip(fold.mixed, fold.places, strict=True)
-            ]
-        )
-        dealt = [_rows(draw.activations[layer]) for draw in fold.alike]
-        answers = read_classes(x, taught, np.concatenate([asked, *dealt]), seed)
-        said.append(answers[: len(asked)])
-        alike_said = np.split(answers[len(asked) :], len(dealt))
-        for draw_said, placed, one in zip(alike, fold.placed, alike_said, strict=True):
-            draw_said[placed] = one
-        m = np.concatenate([_rows(d.moments[layer]) for o in others for d in o.pure])
-        held = np.concatenate([_rows(draw.moments[layer]) for draw in fold.pure])
-        true = np.concatenate([c[::size] for c in fold.classes])
-        read = read_classes(m, taught[::size], held, seed)
-        moments_said.append(read)
-        moments_true.append(true)
-    batches = sum(len(fold.classes[0]) // size for fold in folds)
-    moments = _moments(np.concatenate(moments_said), np.concatenate(moments_true), batches)
-    most = 1 + max(int(one.max(initial=0)) for fold in folds for one in fold.batches)
+def _drawn(plan: _Plan, members: Ints, rng: np.random.Generator) -> _Draw:
+    """Run the samples of a fold in the three kinds of batches."""
+    labels, size = plan.labels, plan.size
+
+    def watched(batches: Ints) -> ProbedSizes:
+        handler = ProbedSizes(size, plan.seed)
+        plan.runner.watched(batches, handler)
+        return handler
+
+    batches = members[of_one_group(labels[members], size, rng)]
+    mixed, strange = with_strangers(batches, labels, strangers_in(size), rng)
+    dealt = members[shuffled(len(members), size, rng)]
+    places = np.flatnonzero(strange.reshape(-1))
+    return _Draw(
+        watched(batches),
+        labels[batches].reshape(-1),
+        watched(mixed),
+        places,
+        mixed.reshape(-1)[places],
+        labels[batches[places // size, -1]],
+        places // size,
+        watched(dealt),
+        dealt.reshape(-1),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Answers:
+    """What the probe of a layer says in one fold: of strangers, of shuffled samples, of moments."""
+
+    strangers: Ints
+    alike: list[Ints]
+    moments: Ints
+
+
+def _asked(plan: _Plan, layer: BNLayer, fold: list[_Draw], others: list[_Draw]) -> _Answers:
+    """Teach probes of a layer with the batches of one class of other folds, ask them of `fold`."""
+    taught = np.concatenate([draw.classes for draw in others])
+    x = np.concatenate([_rows(draw.pure.activations[layer]) for draw in others])
+    strangers = [_rows(draw.mixed.activations[layer])[draw.places] for draw in fold]
+    dealt = [_rows(draw.alike.activations[layer]) for draw in fold]
+    said = read_classes(x, taught, np.concatenate([*strangers, *dealt]), plan.seed)
+    ends = np.cumsum([sum(map(len, strangers)), *map(len, dealt)])
+    of_strangers, *alike = np.split(said, ends[:-1])
+    x = np.concatenate([_rows(draw.pure.moments[layer]) for draw in others])
+    held = np.concatenate([_rows(draw.pure.moments[layer]) for draw in fold])
+    return _Answers(of_strangers, alike, read_classes(x, taught[:: plan.size], held, plan.seed))
+
+
+def _probed(plan: _Plan, layer: BNLayer, order: int, folds: list[list[_Draw]]) -> ProbedLayer:
+    answers = []
+    alike = np.full((plan.draws, len(plan.labels)), -1)
+    for fold in folds:
+        others = [draw for other in folds if other is not fold for draw in other]
+        answers.append(_asked(plan, layer, fold, others))
+        for row, draw, said in zip(alike, fold, answers[-1].alike, strict=True):
+            row[draw.placed] = said
+    every = [draw for fold in folds for draw in fold]
+    moments = _moments(
+        np.concatenate([one.moments for one in answers]),
+        np.concatenate([draw.classes[:: plan.size] for draw in every]),
+        _batches(plan, folds),
+    )
+    most = max(len(draw.classes) // plan.size for draw in every)
+    samples = np.concatenate([draw.samples for draw in every])
     mates, own, p_value = strangers_read(
         alike,
-        np.concatenate(said),
-        np.concatenate([one for fold in folds for one in fold.mates]),
-        np.concatenate([one for fold in folds for one in fold.own]),
-        np.concatenate([one for fold in folds for one in fold.samples]),
-        np.concatenate([one + i * most for i, fold in enumerate(folds) for one in fold.batches]),
+        np.concatenate([one.strangers for one in answers]),
+        np.concatenate([draw.mates for draw in every]),
+        plan.labels[samples],
+        samples,
+        np.concatenate([draw.batches + i * most for i, draw in enumerate(every)]),
     )
     return ProbedLayer(layer.name, order, layer.channels, moments, mates, own, p_value)
 
