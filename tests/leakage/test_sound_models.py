@@ -13,6 +13,7 @@ from digit_nets import (
     in_random_order,
     odd_or_even,
     sample_model,
+    ten_classes,
     trained,
 )
 from torch import Tensor
@@ -86,3 +87,22 @@ def test_an_order_by_class_is_a_leak_where_batches_of_one_class_are_not_looked_a
     net = trained(grouped_by_class, 0, odd_or_even)
     found = bnaudit.leakage(net, data, values=[8], draws=2, samples=480, by="order")
     assert ("BN320", "warning") in codes(found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("classes", [ten_classes, odd_or_even])
+def test_other_seeds_are_told_apart_as_well(classes: Callable[[Tensor], Tensor], seed: int) -> None:
+    images, labels = digits("train")
+    data = TensorDataset(images, classes(labels))
+    for batches in (in_random_order, grouped_by_class):
+        net = trained(batches, seed, classes)
+        found = bnaudit.leakage(net, data, values=[8], draws=3, samples=640, by="class")
+        assert found.probed is not None
+        worst = max(layer.mates.difference for layer in found.probed.layers)
+        if batches is in_random_order:
+            assert codes(found) == []
+            assert worst < 0.5
+        else:
+            assert codes(found) == [("BN320", "warning"), ("BN322", "info")]
+            assert worst > 0.55
