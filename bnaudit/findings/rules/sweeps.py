@@ -200,8 +200,10 @@ def _momentum(sweep: Sweep, limits: Limits, larger: int) -> Iterator[Found]:
 
 def _best_words(best: Conclusion, current: float) -> str:
     """Which momentum does best, and whether that is certain."""
-    surely = "" if best.significant else ", not surely"
-    return f"momentum {best.value:g} does better than {current:g}{surely}"
+    better = f"momentum {best.value:g} does better than {current:g}"
+    if best.significant:
+        return better
+    return f"{better} on the half of the data that chooses, which the other half does not show"
 
 
 def _worse_than_exact(point: SweepPoint, share: float) -> bool:
