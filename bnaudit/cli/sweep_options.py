@@ -66,7 +66,7 @@ def running(
         bool,
         typer.Option(
             "--json",
-            help="Print the Sweep on stdout and nothing else; files only with --output.",
+            help="Print the result on stdout and nothing else; files only with --output.",
             rich_help_panel=OUT,
         ),
     ] = False,

@@ -12,6 +12,9 @@ from bnaudit.results import Change
 from bnaudit.verbs.change_words import in_nats, in_points, surely_changes
 from bnaudit.verbs.scores import Mask, accuracy_between, loss_between
 
+FEWEST = 40
+"""Labelled samples: fewer, in two halves, choose by chance and judge nothing."""
+
 
 @dataclass(frozen=True)
 class Best:
@@ -41,8 +44,8 @@ class Best:
 
 
 def best_value(reference: Outcomes, by_value: Mapping[float, Outcomes], seed: int) -> Best | None:
-    """None without labels, or where no loss is finite."""
-    if not reference.labelled:
+    """None without labels, with fewer than `FEWEST`, or where no loss is finite."""
+    if np.count_nonzero(~np.isnan(reference.correct)) < FEWEST:
         return None
     found = best_on_half(reference, by_value)
     if found is None:
@@ -70,14 +73,20 @@ def best_on_half(
     Samples are read in a random order, or in the loader's. A value under which a loss is not finite
     is not chosen; None where none is left.
     """
-    labelled = ~np.isnan(estimates.correct)
-    place = np.cumsum(labelled) % 2 == 0
-    choosing, judging = labelled & ~place, labelled & place
+    judging = judging_half(estimates)
+    choosing = ~np.isnan(estimates.correct) & ~judging
     losses = {value: float(found.loss[choosing].mean()) for value, found in by_value.items()}
     finite = {value: loss for value, loss in losses.items() if np.isfinite(loss)}
     if not finite or not judging.any():
         return None
     return min(finite, key=lambda value: finite[value]), judging
+
+
+def judging_half(estimates: Outcomes) -> Mask:
+    """Every other labelled sample, (N,): those that do not choose."""
+    labelled = ~np.isnan(estimates.correct)
+    half: Mask = labelled & (np.cumsum(labelled) % 2 == 0)
+    return half
 
 
 def surely_worse(loss: Change | None) -> bool:

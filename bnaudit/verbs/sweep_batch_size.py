@@ -90,6 +90,8 @@ def sweep_batch_size_with(
         calibration = held[0][1]
         exact = exact_statistics(bench, calibration, say=bench.say)
         notes.extend(exact.notes)
+        if bench.train is None:
+            notes.append("the exact statistics are those of the very samples they are tried on")
         for role, source, usable in held:
             run = _Pass(bench, source, usable, exact.statistics)
             points.extend(run.points(role))
@@ -121,12 +123,14 @@ def _with_room(
     total = reader.total
     most = total if isinstance(reader, MapReader) else reader.pass_batch_size
     usable = tuple(size for size in sizes if most is None or size <= most)
-    if (given and usable != sizes) or not usable:
+    if given and usable != sizes:
         what = "samples" if isinstance(reader, MapReader) else "samples a batch"
         raise InputError(
-            f"mini-batches of {max(sizes)}: {source.name} has {most} {what}; give smaller ones, or "
-            "more data"
+            f"mini-batches of {max(sizes)}: there are {most} {what} ({source.name}); give smaller "
+            "ones, or more data"
         )
+    if not usable:
+        raise InputError(f"{source.name}: too few samples for a mini-batch; give more")
     if not isinstance(reader, MapReader):
         return source, usable
     largest = max(usable)

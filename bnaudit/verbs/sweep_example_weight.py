@@ -11,14 +11,16 @@ from dataclasses import replace
 from itertools import chain
 from typing import Unpack
 
+import numpy as np
 from torch import nn
 
 from bnaudit.engine.trial import try_out
-from bnaudit.engine.variants import ESTIMATES, Outcomes, variants_pass, weighed_examples
+from bnaudit.engine.variants import Outcomes, Variant, variants_pass, weighed_examples
 from bnaudit.errors import InputError
 from bnaudit.findings.conclude import conclude
 from bnaudit.results.sweep import Conclusion, Sweep, SweepData, SweepPoint
-from bnaudit.verbs.best_value import best_value
+from bnaudit.verbs.best_value import best_value, judging_half
+from bnaudit.verbs.change_words import in_points, surely_changes
 from bnaudit.verbs.measure import DEFAULT_BATCH_SIZE
 from bnaudit.verbs.samples import MapReader, Reader
 from bnaudit.verbs.scores import accuracy_between, loss_between, scores_of
@@ -74,7 +76,8 @@ def sweep_example_weight_with(bench: Workbench, values: Sequence[float] | None) 
             estimates, *found = variants_pass(
                 subject,
                 chain([first], batches),
-                [ESTIMATES, *variants],
+                [Variant(observed=True), *variants],  # an activation that is not finite is told
+                groups=reader.groups,
                 task=bench.task,
                 progress=advance,
             )
@@ -85,6 +88,8 @@ def sweep_example_weight_with(bench: Workbench, values: Sequence[float] | None) 
     samples = len(estimates.took_part)
     info = data_info(reader, bench.data.name, samples, bench.data.transform, labelled=labelled)
     best = _best(estimates, by_weight, bench.seed) if labelled else None
+    if labelled and best is None:
+        notes.append("too few labelled samples to choose a weight and to judge it")
     sweep = Sweep(
         "example-weight",
         **bench.header(),
@@ -126,7 +131,7 @@ def _best(estimates: Outcomes, by_weight: dict[float, Outcomes], seed: int) -> C
     if best.value == 0:
         sentence = (
             "None of the weights that were tried has a lower loss than the estimates alone, on the "
-            "half of the data that chooses: leave it at 0."
+            "half of the data that chooses: leave it at 0." + _more_accurate(estimates, by_weight)
         )
     else:
         sentence = (
@@ -141,4 +146,18 @@ def _best(estimates: Outcomes, by_weight: dict[float, Outcomes], seed: int) -> C
         best.accuracy,
         best.loss,
         significant=best.significant,
+    )
+
+
+def _more_accurate(estimates: Outcomes, by_weight: dict[float, Outcomes]) -> str:
+    """A sentence where a weight is surely more accurate, though its loss is higher; or nothing."""
+    judging = judging_half(estimates)
+    choosing = ~np.isnan(estimates.correct) & ~judging
+    weight = max(by_weight, key=lambda one: float(by_weight[one].correct[choosing].mean()))
+    gain = accuracy_between(estimates, by_weight[weight], judging)
+    if gain is None or gain.difference <= 0 or not surely_changes(gain):
+        return ""
+    return (
+        f" The accuracy is higher at {weight:g}, chosen and judged alike, by {in_points(gain)}; "
+        "but the probabilities are worse there."
     )

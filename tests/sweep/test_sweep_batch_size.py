@@ -171,7 +171,7 @@ def test_by_default_the_sizes_are_those_that_the_data_can_fill() -> None:
         ([], "values: there is none"),
         ([float("nan")], "nan is no mini-batch size"),
         ([float("inf")], "inf is no mini-batch size"),
-        ([2, 512], "mini-batches of 512: TensorDataset object has 40 samples"),
+        ([2, 512], "mini-batches of 512: there are 40 samples"),
     ],
 )
 def test_sizes_that_cannot_be_are_refused(values: list[int], said: str) -> None:
@@ -181,7 +181,7 @@ def test_sizes_that_cannot_be_are_refused(values: list[int], said: str) -> None:
 
 def test_a_loader_cannot_fill_mini_batches_larger_than_its_own() -> None:
     loader = DataLoader(digits("test", 40), batch_size=8)
-    with pytest.raises(InputError, match="mini-batches of 16: DataLoader object has 8 samples a"):
+    with pytest.raises(InputError, match="mini-batches of 16: there are 8 samples a batch"):
         sweep_batch_size(sample_model("healthy"), loader, values=[4, 16])
 
 

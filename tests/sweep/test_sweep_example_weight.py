@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from bnaudit import nn as bnn
-from bnaudit.errors import InputError
+from bnaudit.errors import InputError, NonFiniteError
 from bnaudit.results.sweep import Sweep
 from bnaudit.verbs.sweep_example_weight import sweep_example_weight
 
@@ -151,3 +151,27 @@ def test_frames_of_a_video_are_weighed_as_the_converted_model_weighs_them() -> N
     loss = sweep.points[0].scores.loss
     assert loss is not None
     assert loss.value == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_a_gain_of_accuracy_at_a_higher_loss_is_told() -> None:
+    data = TensorDataset(*held_out(None))
+    best = sweep_example_weight(sample_model("small_batch"), data).conclusion("best")
+    assert best is not None
+    assert best.value == 0
+    assert "The accuracy is higher at 0." in best.sentence
+
+
+def test_few_labels_choose_nothing() -> None:
+    sweep = sweep_example_weight(
+        sample_model("healthy"), TensorDataset(*held_out(12)), values=[0, 0.1]
+    )
+    assert sweep.conclusions == ()
+    assert any("too few labelled samples" in note for note in sweep.notes)
+
+
+def test_inputs_that_are_not_finite_are_told_with_the_layer() -> None:
+    x, y = held_out(40)
+    x = x.clone()
+    x[7] = float("nan")
+    with pytest.raises(NonFiniteError, match="layer bn receives NaN"):
+        sweep_example_weight(sample_model("healthy"), TensorDataset(x, y), values=[0, 0.1])
