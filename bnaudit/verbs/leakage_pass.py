@@ -16,6 +16,7 @@ from bnaudit.engine.outputs import OutputComparison, Task
 from bnaudit.engine.segments import GhostBatches
 from bnaudit.engine.state import intercepted
 from bnaudit.engine.variants import Watcher, adaptive
+from bnaudit.errors import InputError
 from bnaudit.stats.arranged import Drawn, Floats
 from bnaudit.stats.arrangements import Ints
 from bnaudit.stats.outputs import per_sample_loss, top_one_right
@@ -104,7 +105,12 @@ class Runner:
             if logits is not None and len(logits) == batch.size:
                 _note(outcome, chosen, logits, labels)
             self.progress(batch.size)
-        comparison.result(())
+        not_finite = comparison.result(()).not_finite
+        if not_finite and handler is None:
+            raise InputError(
+                f"the outputs of {not_finite} of {n} samples are not finite, as deployed: bnaudit "
+                "measure names the layer; mend the data or the model first"
+            )
         return outcome
 
 

@@ -16,10 +16,11 @@ from digit_nets import (
     ten_classes,
     trained,
 )
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import bnaudit
+from bnaudit.errors import InputError
 from bnaudit.findings.conclude import conclude
 from bnaudit.findings.policy import DEFAULT
 from bnaudit.results.leakage import Leakage
@@ -106,3 +107,11 @@ def test_other_seeds_are_told_apart_as_well(classes: Callable[[Tensor], Tensor],
         else:
             assert codes(found) == [("BN320", "warning"), ("BN322", "info")]
             assert worst > 0.55
+
+
+def test_outputs_that_are_not_finite_are_refused() -> None:
+    x, y = torch.randn(64, 4), torch.arange(64) % 2
+    x[5] = float("nan")
+    model = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 2)).eval()
+    with pytest.raises(InputError, match="outputs of 1 of 64 samples are not finite"):
+        bnaudit.leakage(model, TensorDataset(x, y), values=[8])
