@@ -30,7 +30,8 @@ def print_settings(
         console.print(Text(_not_found(folder)))
     if settings:
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-        table.add_column("setting", overflow="fold")
+        longest = max(len(setting.key) for setting in settings)
+        table.add_column("setting", overflow="fold", min_width=min(longest, 40))
         table.add_column("value", overflow="fold", ratio=1)
         table.add_column("from", overflow="fold")
         for setting in settings:
