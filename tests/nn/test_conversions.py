@@ -211,7 +211,7 @@ def test_what_cannot_be_converted_is_said_in_one_line():
         (ValueError, "no conversion is called 'gost': give one of ghost, batch", net(), "gost", {}),
         (ValueError, "ghost: the model has no Batch", nn.ReLU(), "ghost", {"ghost_size": 2}),
         (ValueError, "frozen: the model has no Batch", nn.ReLU(), "frozen", {}),
-        (ValueError, "has to be a whole number from 1 on, got 0", net(), "ghost", {"ghost_size": 0}),
+        (ValueError, "a whole number from 1 on, got 0", net(), "ghost", {"ghost_size": 0}),
         (ValueError, "in .0, 1.; got 2", net(), "example-weighing", {"alpha": 2}),
         (ValueError, "6 channels of stem.1; got 4", net(), "batch-group", {"groups": 4}),
         (TypeError, "ghost_size", net(), "ghost", {}),
