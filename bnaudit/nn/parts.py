@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -17,9 +18,9 @@ class NormThenParts(nn.Module):
     So a layer stands in for a BatchNorm that contains an activation, under the same names.
     """
 
+    @abstractmethod
     def normalised(self, input: Tensor) -> Tensor:  # noqa: A002 - PyTorch's own name
         """The normalised input, (N, C, …)."""
-        raise NotImplementedError
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - PyTorch's own name
         """Normalise (N, C, …), and run what the layer contains."""

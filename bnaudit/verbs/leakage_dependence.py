@@ -95,7 +95,7 @@ def _in_float64(subject: Subject, pool: Pool) -> Dependence | None:
         return _compared(wide, pool, torch.float64)
     except BnauditError:
         return None
-    except (RuntimeError, TypeError, NotImplementedError):  # what copies and casts raise
+    except (RuntimeError, TypeError):  # what copies and casts raise
         return None
 
 
