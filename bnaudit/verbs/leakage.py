@@ -8,11 +8,10 @@ from typing import Unpack
 from torch import nn
 
 from bnaudit.results.leakage import Leakage
-from bnaudit.verbs.leakage_bench import leakage_bench
 from bnaudit.verbs.leakage_found import leakage_with
 from bnaudit.verbs.leakage_pool import By
-from bnaudit.verbs.leakage_wanted import DRAWS, wanted_of
-from bnaudit.verbs.workbench import Data, RunOptions
+from bnaudit.verbs.leakage_wanted import DRAWS, SAMPLES, wanted_of
+from bnaudit.verbs.workbench import Data, RunOptions, any_workbench
 
 
 def leakage(
@@ -58,4 +57,5 @@ def leakage(
         >>> found.sizes[0].arrangement("class").accuracy.difference  # doctest: +SKIP
     """
     wanted = wanted_of(by, values, train_batch_size, group_size, draws)
-    return leakage_with(leakage_bench(model, data, **options), wanted)
+    options = {"samples": SAMPLES, **options}
+    return leakage_with(any_workbench(model, data, **options), wanted)

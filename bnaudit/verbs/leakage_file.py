@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from bnaudit.config import Settings
 from bnaudit.results.leakage import Leakage
 from bnaudit.verbs.bars import Bar
-from bnaudit.verbs.leakage_bench import prepared_leakage_bench
 from bnaudit.verbs.leakage_found import leakage_with
-from bnaudit.verbs.leakage_wanted import DRAWS, wanted_of
+from bnaudit.verbs.leakage_wanted import DRAWS, SAMPLES, wanted_of
+from bnaudit.verbs.workbench import any_prepared_workbench
 
 
 def leakage_of(
@@ -28,4 +28,4 @@ def leakage_of(
     """
     drawn = DRAWS if draws is None else draws
     wanted = wanted_of(by or None, values, settings.train_batch_size, group_size, drawn)
-    return leakage_with(prepared_leakage_bench(settings, progress, say), wanted)
+    return leakage_with(any_prepared_workbench(settings, SAMPLES, progress, say), wanted)

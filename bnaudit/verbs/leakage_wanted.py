@@ -14,6 +14,9 @@ from bnaudit.targets.factories import load_factory
 from bnaudit.verbs.leakage_pool import By
 from bnaudit.verbs.sweep_values import checked_values
 
+SAMPLES = 1000
+"""How many samples are drawn unless told otherwise: each is run a dozen times."""
+
 DRAWS = 4
 """Shuffles, and random batches of each grouping."""
 

@@ -102,6 +102,14 @@ def workbench(
 
     Raises `InputError` for options that cannot be, `ModelError` for a model without BatchNorm.
     """
+    return _with_statistics(any_workbench(model, data, train_data=train_data, **options))
+
+
+def any_workbench(
+    model: nn.Module, data: Data, *, train_data: Data | None = None, **options: Unpack[RunOptions]
+) -> Workbench:
+    """The same, also of a model without BatchNorm layers."""
+    policy = options.get("policy", DEFAULT).checked()
     inner = unwrap(model)
     device = options.get("device")
     target = usable_device(device, "device") if device is not None else None
@@ -121,7 +129,7 @@ def workbench(
         info,
         source_of(train_data, conditions, **options) if train_data is not None else None,
         options.get("task", "auto"),
-        options.get("policy", DEFAULT),
+        policy,
         progress=options.get("progress") or no_bar,
         say=options.get("say") or (lambda line: None),
     )
@@ -147,8 +155,16 @@ def prepared_workbench(
 ) -> Workbench:
     """The workbench of what the settings name; `default_samples` where they do not say.
 
-    Raises `InputError` that names the option at fault.
+    Raises `InputError` that names the option at fault, `ModelError` for a model without BatchNorm.
     """
+    return _with_statistics(any_prepared_workbench(settings, default_samples, progress, say))
+
+
+def any_prepared_workbench(
+    settings: Settings, default_samples: int, progress: Bar, say: Callable[[str], None]
+) -> Workbench:
+    """The same, also of a model without BatchNorm layers."""
+    policy = policy_of(settings)
     parts = prepare(settings, default_samples)
     subject, info = _subject(unwrap(parts.model), parts.model_info, parts.conditions)
     return Workbench(
@@ -157,7 +173,7 @@ def prepared_workbench(
         info,
         parts.train,
         settings.task,
-        policy_of(settings),
+        policy,
         request_of(settings),
         parts.weights,
         progress,
@@ -169,8 +185,12 @@ def _subject(
     model: nn.Module, info: ModelInfo, conditions: Conditions
 ) -> tuple[Subject, ModelInfo]:
     layers = find_layers(model)
-    if not any(layer.role == "estimated" for layer in layers):
-        raise ModelError("the model has no BatchNorm layer with statistics: there is nothing to do")
     kinds = dict(Counter(layer.kind for layer in layers))
     parameters = sum(p.numel() for p in model.parameters())
     return Subject(model, layers, conditions), replace(info, parameters=parameters, bn_layers=kinds)
+
+
+def _with_statistics(bench: Workbench) -> Workbench:
+    if not any(layer.role == "estimated" for layer in bench.subject.layers):
+        raise ModelError("the model has no BatchNorm layer with statistics: there is nothing to do")
+    return bench

@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
-from conftest import Run
 from digit_nets import SAMPLES, digits, grouped_by_class, trained
 from PIL import Image
 from torch import nn
@@ -18,6 +18,9 @@ from torch.utils.data import DataLoader, TensorDataset
 import bnaudit
 from bnaudit.errors import InputError
 from bnaudit.results.leakage import Leakage
+
+if TYPE_CHECKING:  # other folders have a conftest too
+    from conftest import Run
 
 NET = """\
 import torch
