@@ -5,40 +5,40 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from PIL import Image
-from torch.utils.data import Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from bnaudit.errors import InputError
 from bnaudit.targets.arrays import Transform
-from bnaudit.targets.transforms import as_tensor
+from bnaudit.targets.encoded import EncodedImages
 
 _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing", "eval"}
 
 
-class ImageFiles(Dataset[Any]):
-    """Image files, read as RGB: what the transform makes of each, or float32 (3, H, W) in 0 to 1.
-
-    Beside it the label as an int where `labels`, as long as `files`, are given.
-    """
+class ImageFiles(EncodedImages):
+    """Image files on disk, with as many `labels` where they are given."""
 
     def __init__(
         self, files: Sequence[str], labels: Sequence[int] | None, transform: Transform | None
     ) -> None:
+        super().__init__(transform)
         self.files = files
         self.labels = labels
-        self.transform = transform or as_tensor
 
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, index: int) -> Any:
-        with Image.open(self.files[index]) as opened:
-            image = opened.convert("RGB")
-        value = self.transform(image)
-        return value if self.labels is None else (value, self.labels[index])
+    def encoded(self, index: int) -> bytes:
+        """The bytes of the file."""
+        return Path(self.files[index]).read_bytes()
+
+    def label(self, index: int) -> int | None:
+        """The number of the class's folder."""
+        return None if self.labels is None else self.labels[index]
+
+    def source_of(self, index: int) -> str:
+        """The path of the file."""
+        return self.files[index]
 
 
 def open_image_folder(

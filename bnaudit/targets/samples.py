@@ -20,6 +20,7 @@ from torch.utils.data import Dataset, Subset, default_collate
 from torch.utils.data._utils.pin_memory import pin_memory
 from torchvision.datasets import DatasetFolder
 
+from bnaudit.targets.encoded import EncodedImages
 from bnaudit.targets.messages import one_line, told
 from bnaudit.targets.user_files import no_bytecode
 
@@ -129,6 +130,8 @@ class SkipBad:
 
 def source_of(dataset: Any, index: int) -> str:
     """Where a sample comes from: its file where the dataset knows one, else `sample 17`."""
+    if isinstance(dataset, EncodedImages):
+        return dataset.source_of(index)
     if isinstance(dataset, Readable):
         return source_of(dataset.dataset, index)
     if isinstance(dataset, Subset):
