@@ -46,6 +46,7 @@ from bnaudit.results.recalibration import (
     RecalibratedLayer,
     Verification,
 )
+from bnaudit.results.run_time import RunTime, Spent
 
 __all__ = [
     "NOISE_ENOUGH",
@@ -85,10 +86,12 @@ __all__ = [
     "Recalibrated",
     "RecalibratedLayer",
     "Request",
+    "RunTime",
     "Score",
     "Severity",
     "Share",
     "Side",
+    "Spent",
     "Spread",
     "Status",
     "TrainedOn",

@@ -19,6 +19,7 @@ from bnaudit.results.findings import Finding
 from bnaudit.results.layers import Estimate, LayerAudit
 from bnaudit.results.marks import Marks
 from bnaudit.results.preprocessing import Preprocessing
+from bnaudit.results.run_time import RunTime
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -186,7 +187,8 @@ class Audit:
     """One measurement of one model on one reference set: what every verb reads or writes.
 
     `batch_statistics_size`: of the mini-batches that were compared; `train_batch_size` the same
-    where the user said that the model was trained so.
+    where the user said that the model was trained so. `run_time` is of this run alone: Audits that
+    differ in nothing else are equal.
     """
 
     versions: dict[str, str]
@@ -206,6 +208,7 @@ class Audit:
     data_checks: DataChecks = field(default_factory=DataChecks)
     attribution: Attribution | None = None
     preprocessing: Preprocessing | None = None
+    run_time: RunTime | None = field(default=None, compare=False)
     schema: int = SCHEMA
     channels: ChannelTable | None = field(default=None, compare=False)
 

@@ -5,13 +5,14 @@ Plain frozen dataclasses <-> JSON, as the Audit; nothing here imports torch.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from bnaudit.results.audit import DataInfo, ModelInfo
 from bnaudit.results.change import Change, Share
 from bnaudit.results.documents import write_document
 from bnaudit.results.layers import Estimate
+from bnaudit.results.run_time import RunTime
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -152,6 +153,7 @@ class Recalibrated:
     batch_dependence: tuple[str, ...] = ()
     verification: Verification | None = None
     notes: tuple[str, ...] = ()
+    run_time: RunTime | None = field(default=None, compare=False)
     schema: int = 1
 
     @property
