@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from bnaudit.report.bound import bound
 from bnaudit.report.loaded import loaded
 from bnaudit.report.numbers import loss, points, short, signed, signed_loss, size, span
 from bnaudit.report.tables import WIDE, shortened, some, table_of_layers
@@ -91,6 +92,8 @@ def about(result: Recalibrated) -> RenderableType:
                 f"sample), limit {size(memory.limit)} on {memory.device}"
             ),
         )
+    if result.run_time is not None:
+        grid.add_row("time", Text(bound(result.run_time, result.device, result.dtype)))
     for sentence in result.batch_dependence:
         grid.add_row("warning", Text(sentence, style="yellow"))
     for note in result.notes:

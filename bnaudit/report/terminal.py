@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bnaudit.report.attribution import print_attribution
+from bnaudit.report.bound import bound
 from bnaudit.report.findings import print_findings
 from bnaudit.report.loaded import loaded
 from bnaudit.report.numbers import interval, loss, percent, short
@@ -69,6 +70,8 @@ def about(audit: Audit) -> RenderableType:
     if audit.trained_on is not None:
         data["training data"] = audit.trained_on.data
     grid = loaded(audit.model, data, f"{audit.device}, {audit.dtype}")
+    if audit.run_time is not None:
+        grid.add_row("time", Text(bound(audit.run_time, audit.device, audit.dtype)))
     for note in audit.notes:
         grid.add_row("note", Text(note))
     return grid
