@@ -11,11 +11,12 @@ from torch import nn
 
 from bnaudit.errors import InputError
 from bnaudit.targets.factories import call_factory, load_factory, parameters_of
+from bnaudit.targets.hugging_face import SCHEME, build_from_folder
 from bnaudit.targets.messages import did_you_mean, kind_of, near
 
 _OPTION = "--model"
 _ZOO: Any = torchvision.models  # whose functions are not typed as exports
-_FORMS = "torchvision:NAME, timm:NAME, path/file.py:NAME or package.module:NAME"
+_FORMS = "torchvision:NAME, timm:NAME, hf:DIR, path/file.py:NAME or package.module:NAME"
 
 # What a torchvision builder would fetch by default, or turn into integer arithmetic.
 _OFFLINE: Mapping[str, object] = {"weights": None, "weights_backbone": None, "quantize": False}
@@ -27,6 +28,7 @@ def build_model(spec: str, args: Mapping[str, object]) -> nn.Module:
     `torchvision:NAME` and `timm:NAME` are built with random weights, so that nothing is downloaded,
     unless `args` (from `--model-arg`) name weights. `path/file.py:NAME` and `package.module:NAME`
     are called with `args`; NAME may be a function or a class that gives a module, or a module.
+    `hf:DIR` is what a folder of transformers describes (`build_from_folder`), without its weights.
 
     InputError: an unknown name (the message has the nearest ones), timm not installed, arguments
     that the builder does not take, a builder that raises or returns anything but a module.
@@ -39,6 +41,8 @@ def build_model(spec: str, args: Mapping[str, object]) -> nn.Module:
         return _build_torchvision(spec, name, args)
     if source == "timm":
         return _build_timm(spec, name, args)
+    if source == SCHEME:
+        return _module(build_from_folder(spec, args), spec)
     target = load_factory(spec, option=_OPTION)
     if isinstance(target, nn.Module):
         if args:

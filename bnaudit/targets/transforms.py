@@ -15,11 +15,13 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from bnaudit.errors import InputError
 from bnaudit.targets.factories import call_factory, load_factory, needed_by
+from bnaudit.targets.hugging_face import folder_of
+from bnaudit.targets.image_processor import build_processor
 from bnaudit.targets.messages import did_you_mean, kind_of, listed
 
 _OPTION = "--transform"
 _FORMS = (
-    "a torchvision weights name such as ResNet50_Weights.IMAGENET1K_V2, imagenet, "
+    "a torchvision weights name such as ResNet50_Weights.IMAGENET1K_V2, imagenet, hf:DIR, "
     "path/file.py:NAME or package.module:NAME"
 )
 _MEAN = (0.485, 0.456, 0.406)
@@ -32,6 +34,7 @@ def build_transform(spec: str | None) -> Callable[[Any], Any] | None:
     - `ResNet50_Weights.IMAGENET1K_V2` and the like: the preprocessing that torchvision publishes
       with those weights. The weights themselves are not downloaded.
     - `imagenet`: resize to 256, centre crop of 224, RGB/255, ImageNet's mean and deviation.
+    - `hf:DIR`: the image processor of a folder of transformers (`build_processor`).
     - `path/file.py:NAME`, `package.module:NAME`: called without arguments, returns the transform.
 
     InputError: an unknown name (the message has the nearest ones), or a factory that needs
@@ -41,6 +44,8 @@ def build_transform(spec: str | None) -> Callable[[Any], Any] | None:
         return None
     if spec == "imagenet":
         return _imagenet()
+    if folder_of(spec) is not None:
+        return build_processor(spec)
     if ":" in spec or spec.endswith(".py"):
         return _from_factory(spec)
     return _from_weights(spec)

@@ -23,16 +23,19 @@ from bnaudit.results import ModelInfo
 from bnaudit.results.state import State
 from bnaudit.targets.data import DataTarget, Transform, open_data
 from bnaudit.targets.forward import build_compare, build_forward
+from bnaudit.targets.hugging_face import folder_of, no_weights
 from bnaudit.targets.models import build_model
 from bnaudit.targets.transforms import build_transform
 from bnaudit.verbs.devices import usable_device
+from bnaudit.verbs.folder_weights import load_folder_weights
 from bnaudit.verbs.measure import DEFAULT_BATCH_SIZE, autocast, pass_batch_size
+from bnaudit.verbs.model_folder import completed
 from bnaudit.verbs.samples import MapReader, Reader, StreamReader
 from bnaudit.verbs.sources import Source
 from bnaudit.verbs.weights import Weights
 
 _NAME_IT = (
-    "name it with --model torchvision:NAME, timm:NAME, path/file.py:factory or "
+    "name it with --model torchvision:NAME, timm:NAME, hf:DIR, path/file.py:factory or "
     "package.module:factory"
 )
 
@@ -59,6 +62,7 @@ def prepare(settings: Settings, default_samples: int) -> Prepared:
 
     Raises `InputError` that names the option at fault.
     """
+    settings = completed(settings)
     check_said(settings)
     assert settings.data is not None
     device = usable_device(settings.device, "--device")
@@ -139,10 +143,14 @@ def _model(settings: Settings) -> tuple[nn.Module, ModelInfo, Weights | None]:
         raise InputError(f"no model: {_NAME_IT}")
     model = build_model(settings.model, settings.model_arg)
     info = ModelInfo(settings.model, parameters=0, bn_layers={})
+    folder = folder_of(settings.model)
     if checkpoint is None:
+        if folder is not None:
+            raise no_weights(settings.model, folder)
         note = "no checkpoint: the weights are the factory's own"
         return model, ModelInfo(settings.model, 0, {}, checkpoint_notes=(note,)), None
-    report = load_checkpoint(
+    load = load_checkpoint if folder is None else load_folder_weights
+    report = load(
         model,
         checkpoint,
         key=settings.checkpoint_key,
