@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,9 +38,10 @@ class Trial:
 
     `calls`: of each layer in a forward, in the order of first calls; `live_bytes`: what each sample
     keeps alive at the widest call of a layer; `peak_bytes`: at its worst moment; `fixed_bytes`:
-    what is alive whatever the number of samples (weights cast by autocast); `dependence`: sentences
-    about what makes results depend on the batches or on chance, `stochastic` whether on chance;
-    `training`: layers that the forward itself puts into training mode.
+    what comes on top whatever the number of samples (weights cast by autocast), from one batch on;
+    `dependence`: sentences about what makes results depend on the batches or on chance,
+    `stochastic` whether on chance; `training`: layers that the forward itself puts into training
+    mode.
     """
 
     calls: dict[str, int]
@@ -85,11 +86,11 @@ def _try_samples(
     first = run(data, memory)
     again = run(data)
     half = size // 2
-    live, fixed = _per_sample(memory, size)
+    need = _Need.all_by_samples(memory, size)
     if half:
         with suppress(ForwardError):
             run(slice_batch(data, 0, half, size), less)
-            live, fixed = _per_sample(memory, size, less, half)
+            need = _Need.of(memory, size, less, half, batch.size)
     sentences = []
     chance = _first_change(first, again, size, 0, size)
     if chance is not None:
@@ -115,30 +116,56 @@ def _try_samples(
     names = {layer.name for layer in watched if layer.role == "estimated"}
     return Trial(
         calls={name: calls for name, calls in first.calls.items() if name in names},
-        live_bytes=live,
-        peak_bytes=max(live, -(-(memory.peak - fixed) // size)),
+        live_bytes=need.live,
+        peak_bytes=max(need.live, need.peak),
         dependence=tuple(sentences),
-        fixed_bytes=fixed,
+        fixed_bytes=need.fixed,
         stochastic=chance is not None,
         training=frozenset(first.training),
     )
 
 
-def _per_sample(
-    memory: _LiveMemory, size: int, less: _LiveMemory | None = None, fewer: int = 0
-) -> tuple[int, int]:
-    """(what each sample keeps alive at the call where that is most, what is alive without any).
+@dataclass(frozen=True)
+class _Need:
+    """Bytes: of each sample at the call where it keeps most and at its worst moment, and besides.
 
-    From what `size` and `fewer` samples keep alive at every call: which call is the widest depends
-    on their number.
+    n samples, of which one batch of b is on its way, need at most n·live + b·(peak − live) + fixed,
+    for any n of at least b.
     """
-    if less is None or len(memory.at_calls) != len(less.at_calls):
-        return -(-max(memory.at_calls, default=0) // size), 0
-    live, fixed = 0.0, 0.0
-    for more, few in zip(memory.at_calls, less.at_calls, strict=True):
-        slope = (more - few) / (size - fewer)
-        live, fixed = max(live, slope), max(fixed, more - slope * size)
-    return math.ceil(live), math.ceil(fixed)
+
+    live: int
+    peak: int
+    fixed: int
+
+    @classmethod
+    def all_by_samples(cls, memory: _LiveMemory, size: int) -> _Need:
+        """Everything counts with the samples: from one forward alone."""
+        live, peak = max(memory.at_calls, default=0), max(memory.peaks)
+        return cls(-(-live // size), -(-peak // size), 0)
+
+    @classmethod
+    def of(
+        cls, memory: _LiveMemory, size: int, less: _LiveMemory, fewer: int, batch_size: int
+    ) -> _Need:
+        """From what `size` and `fewer` samples keep alive at every call, and between the calls.
+
+        Between calls i and i + 1, (n − b)·live_i + b·peak_i + fixed_i are alive; where live is
+        most, weights of layers further down have not been cast yet.
+        """
+        if len(memory.at_calls) != len(less.at_calls):
+            return cls.all_by_samples(memory, size)
+
+        def slopes(more: list[int], few: list[int]) -> list[float]:
+            return [(a - b) / (size - fewer) for a, b in zip(more, few, strict=True)]
+
+        live = max(slopes(memory.at_calls, less.at_calls), default=0.0)
+        peaks = slopes(memory.peaks, less.peaks)
+        of_a_batch = [
+            peak + slope * (batch_size - size)
+            for peak, slope in zip(memory.peaks, peaks, strict=True)
+        ]
+        fixed = max(of_a_batch) - max(0.0, *peaks) * batch_size
+        return cls(*(math.ceil(max(0.0, bytes_)) for bytes_ in (live, max(peaks), fixed)))
 
 
 @dataclass
@@ -154,6 +181,11 @@ class _Look:
     def __call__(self, layer: BNLayer, forward: Callable[[Tensor], Any], x: Tensor) -> Any:
         if self.memory is not None:
             self.memory.mark()
+        with self.memory.aside() if self.memory is not None else nullcontext():
+            self._note(layer, forward, x)
+        return forward(x)
+
+    def _note(self, layer: BNLayer, forward: Callable[[Tensor], Any], x: Tensor) -> None:
         self.calls[layer.name] = self.calls.get(layer.name, 0) + 1
         if layer.module.training:
             self.training.add(layer.name)
@@ -163,7 +195,6 @@ class _Look:
             wide = values if values.dtype == torch.float64 else values.float()
             rows = torch.stack([wide.mean(1), wide.square().mean(1).sqrt()], 1)
             self.rows.append((layer.name, rows, _tolerance(values)))
-        return forward(x)
 
 
 def _first_change(a: _Look, b: _Look, size: int, start: int, stop: int) -> str | None:
@@ -208,26 +239,37 @@ def _differ(x: Tensor, y: Tensor, tolerance: float) -> bool:
 class _LiveMemory(TorchDispatchMode):
     """Counts the bytes of all storages that operations made and that are still alive.
 
-    Views of the model's weights and buffers are not made by its operations.
+    `at_calls`: when a layer was called; `peaks`: the most before the first call, between calls, and
+    after the last. Views of the model's weights and buffers are not made by its operations.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self._live = 0
+        self._aside = False
         own = (*model.parameters(), *model.buffers())
         self._known = {t.untyped_storage()._cdata for t in own if t.layout == torch.strided}
-        self.peak = 0
         self.at_calls: list[int] = []
+        self.peaks = [0]
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         """Run the operation and count what it made."""
         output = function(*args, **(kwargs or {}))
-        for tensor in tree_leaves(output):
+        for tensor in () if self._aside else tree_leaves(output):
             if isinstance(tensor, Tensor) and tensor.layout == torch.strided:
                 self._count(tensor.untyped_storage())
         return output
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """What is made inside is not the forward's, and does not count."""
+        self._aside = True
+        try:
+            yield
+        finally:
+            self._aside = False
 
     def _count(self, storage: torch.UntypedStorage) -> None:
         key, size = storage._cdata, storage.nbytes()
@@ -236,7 +278,7 @@ class _LiveMemory(TorchDispatchMode):
         self._known.add(key)
         weakref.finalize(storage, self._forget, key, size)
         self._live += size
-        self.peak = max(self.peak, self._live)
+        self.peaks[-1] = max(self.peaks[-1], self._live)
 
     def _forget(self, key: int, size: int) -> None:
         self._known.discard(key)
@@ -245,3 +287,4 @@ class _LiveMemory(TorchDispatchMode):
     def mark(self) -> None:
         """A layer is called now: what is alive would wait here."""
         self.at_calls.append(self._live)
+        self.peaks.append(self._live)
