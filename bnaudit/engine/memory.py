@@ -29,11 +29,12 @@ _CGROUPS = (  # versions 2 and 1: folder, limit, usage, the part of it that is f
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that are free on `device`; on the CPU a container's limit counts."""
+    """Bytes that are free on `device`; a container's limit counts, on CUDA that of the process."""
     if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(free + reserved)
+        free, total = torch.cuda.mem_get_info(device)
+        reserved = torch.cuda.memory_reserved(device)
+        free = min(free, max(0, int(_fraction(device) * total) - reserved))
+        return int(free + reserved - torch.cuda.memory_allocated(device))
     available = int(psutil.virtual_memory().available)
     for folder, ceiling_file, usage_file, cached in _CGROUPS:
         ceiling, taken = _number(folder / ceiling_file), _number(folder / usage_file)
@@ -41,6 +42,12 @@ def free_memory(device: torch.device) -> int:
             taken -= _statistic(folder / "memory.stat", cached)  # file cache is given up on demand
             available = min(available, max(0, ceiling - taken))
     return available
+
+
+def _fraction(device: torch.device) -> float:
+    """What `torch.cuda.set_per_process_memory_fraction` leaves; older versions do not tell."""
+    read = getattr(torch.cuda, "get_per_process_memory_fraction", None)
+    return float(read(device)) if read is not None else 1.0
 
 
 def _number(path: Path) -> int | None:
