@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class BnauditError(Exception):
     """Base of every error that is the request's or the input's fault, told in one line.
@@ -37,3 +39,24 @@ class NonFiniteError(BnauditError):
         super().__init__(message)
         self.layer = layer
         self.batch = batch
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _non_finite, (type(self), str(self), self.layer, self.batch)
+
+
+def _non_finite(kind: type[NonFiniteError], text: str, layer: str, batch: int) -> NonFiniteError:
+    return kind(text, layer=layer, batch=batch)
+
+
+class RankError(BnauditError):
+    """Of several ranks of one job, another one failed, is gone, or keeps this one waiting.
+
+    `gone`: the ranks that give no sign of life.
+    """
+
+    def __init__(self, message: str, gone: tuple[int, ...] = ()) -> None:
+        super().__init__(message)
+        self.gone = gone
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.gone)

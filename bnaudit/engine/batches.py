@@ -19,12 +19,14 @@ LABEL_KEYS = ("labels", "label", "targets", "target", "y")
 class Batch:
     """One batch as the loader made it, with the jackknife group of each of its samples.
 
-    `groups` (size,) int64; `index` counts batches from 0.
+    `groups` (size,) int64; `index` counts batches from 0, over all ranks; `first`: how many
+    samples, the unreadable ones too, come before it in the reading order.
     """
 
     index: int
     data: Any
     groups: Tensor
+    first: int = 0
 
     @property
     def size(self) -> int:

@@ -5,13 +5,14 @@ A ResNet-50 has 53 layers; merging each by itself costs more than the arithmetic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from bnaudit.engine.layers import BNLayer
+from bnaudit.engine.ranks import Ranks
 from bnaudit.stats.kernels import RunMoments
 from bnaudit.stats.moments import GroupedMoments, Moments, merge, scatter
 from bnaudit.stats.shift import squared_shift
@@ -41,10 +42,14 @@ class CallRecord:
 
 @dataclass
 class LayerRecord:
-    """What a layer saw: one `CallRecord` for each of its calls in a forward."""
+    """What a layer saw: one `CallRecord` for each of its calls in a forward.
+
+    `first`: batch and place of its first call; `order`: its place among the layers by that.
+    """
 
     layer: BNLayer
     order: int
+    first: tuple[int, int]
     estimated: tuple[Tensor, Tensor]
     calls: int = 0
     empty_calls: int = 0
@@ -61,6 +66,65 @@ class LayerRecord:
     def judged_by_mini_batches(self) -> bool:
         """Frozen layers keep their statistics in training too: they have no discrepancy."""
         return self.layer.eps is not None and not self.layer.frozen
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What a layer saw on one rank, without the layer itself."""
+
+    first: tuple[int, int]
+    estimated: tuple[Tensor, Tensor]
+    calls: int
+    empty_calls: int
+    single_value: bool
+    switched_to_training: bool
+    by_call: dict[int, CallRecord]
+
+
+def of_all_ranks(
+    records: dict[str, LayerRecord], layers: Iterable[BNLayer], ranks: Ranks
+) -> dict[str, LayerRecord]:
+    """What the `layers` saw on all ranks together, in the order in which they were first called."""
+    if ranks.size == 1:
+        return records
+    own = {
+        name: _Share(
+            r.first,
+            r.estimated,
+            r.calls,
+            r.empty_calls,
+            r.single_value,
+            r.switched_to_training,
+            r.by_call,
+        )
+        for name, r in records.items()
+    }
+    by_name = {layer.name: layer for layer in layers}
+    found: dict[str, LayerRecord] = {}
+    for shares in ranks.each(own):
+        for name, share in shares.items():
+            record = found.get(name)
+            if record is None:
+                record = LayerRecord(by_name[name], 0, share.first, share.estimated)
+                found[name] = record
+            record.first = min(record.first, share.first)
+            record.calls += share.calls
+            record.empty_calls += share.empty_calls
+            record.single_value |= share.single_value
+            record.switched_to_training |= share.switched_to_training
+            for call, there in share.by_call.items():
+                here = record.by_call.get(call)
+                record.by_call[call] = there if here is None else here.plus(there)
+    together = dict(sorted(found.items(), key=lambda item: item[1].first))
+    for order, record in enumerate(together.values()):
+        record.order = order
+    return together
+
+
+def estimated_of(layer: BNLayer) -> tuple[Tensor, Tensor]:
+    """A layer's estimated statistics, (C,) each, float64, on the CPU."""
+    mean, var = (t.detach().to("cpu", torch.float64) for t in layer.estimated)
+    return mean, var
 
 
 @dataclass(frozen=True)

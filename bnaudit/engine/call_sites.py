@@ -36,13 +36,17 @@ def exact_by_call(work: Calibration) -> dict[BNLayer, list[Population]]:
         def look(runner: int, layer: BNLayer, x: Tensor) -> Any:
             return account.look(batches[runner], layer, x)
 
-        def barrier(layer: BNLayer, arrivals: list[Arrival]) -> None:
+        def barrier(arrivals: list[Arrival]) -> bool:
+            if not arrivals:
+                return False
+            layer = arrivals[0].layer
             seen = [arrival.seen for arrival in arrivals if arrival.seen is not None]
             population = account.population(layer, seen)
             found.setdefault(layer, []).append(population)
             mean, var = population.statistics or own[layer]
             applied.put(layer, mean, var)
             work.progress(1)
+            return True
 
         forwards = [lambda batch=batch: work.forward(batch) for batch in batches]
         Lockstep(work.layers, work.conditions.device, look, barrier).run(

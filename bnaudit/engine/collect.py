@@ -7,7 +7,7 @@ one runs, so that nothing waits for a layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from bnaudit.engine.batches import Batch
-from bnaudit.engine.books import Books, LayerRecord, Site
+from bnaudit.engine.books import Books, LayerRecord, Site, estimated_of, of_all_ranks
 from bnaudit.engine.layers import BNLayer, channels_first
 from bnaudit.engine.probe import settled
+from bnaudit.engine.ranks import Ranks
 from bnaudit.errors import NonFiniteError
 from bnaudit.stats.kernels import RunMoments, Scratch, run_moments
 
@@ -98,7 +99,7 @@ class Collector:
         """Measure `x` and return the layer's own output."""
         assert self._batch is not None
         assert self._runs is not None
-        record = self._record(layer)
+        record = self._record(layer, self._batch)
         record.calls += 1
         record.switched_to_training |= layer.module.training
         if isinstance(x, Tensor) and x.numel() == 0:
@@ -115,11 +116,11 @@ class Collector:
         self._seen.append(seen)
         return forward(x)
 
-    def _record(self, layer: BNLayer) -> LayerRecord:
+    def _record(self, layer: BNLayer, batch: Batch) -> LayerRecord:
         record = self.records.get(layer.name)
         if record is None:
-            mean, var = (t.detach().to("cpu", torch.float64) for t in layer.estimated)
-            record = LayerRecord(layer, len(self.records), (mean, var))
+            order = len(self.records)
+            record = LayerRecord(layer, order, (batch.index, order), estimated_of(layer))
             self.records[layer.name] = record
         return record
 
@@ -127,19 +128,24 @@ class Collector:
         """The forward is done: send its moments on their way, and merge those of the last one."""
         sent = _Travelling(self._seen)
         self._seen = []
-        self._settle()
+        self.settle()
         self._travelling = sent
         if not sent.asynchronous:
-            self._settle()
+            self.settle()
 
-    def finish(self) -> None:
-        """Merge what is still travelling, and close the books. Call after the last batch."""
-        self._settle()
+    def finish(self, layers: Iterable[BNLayer], ranks: Ranks) -> None:
+        """Merge what is still travelling, and what all ranks saw. Call after the last batch.
+
+        `layers`: those that may have been called.
+        """
+        self.settle()
         for books in self._books.values():
             books.close()
         self._books.clear()
+        self.records = of_all_ranks(self.records, layers, ranks)
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
+        """Merge what is still travelling. Raises `NonFiniteError`."""
         if self._travelling is not None:
             travelling, self._travelling = self._travelling, None
             self._merge(travelling)

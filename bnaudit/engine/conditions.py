@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bnaudit.engine.batches import Batch, describe, map_tensors, to_device
 from bnaudit.engine.layers import BNLayer
+from bnaudit.engine.ranks import ALONE, Ranks
 from bnaudit.engine.state import inference, placed, seeded
 from bnaudit.errors import BnauditError, InputError, ModelError, one_line
 
@@ -32,7 +33,8 @@ class Conditions:
     """How data go through the model.
 
     `device`: where the data go; `model_device`: where the model goes, None leaves it where it is.
-    `autocast` None keeps the model's own dtype. Raises `InputError` for a seed that is none.
+    `autocast` None keeps the model's own dtype. `ranks`: who shares the work. Raises `InputError`
+    for a seed that is none.
     """
 
     forward: Forward
@@ -41,6 +43,7 @@ class Conditions:
     autocast: torch.dtype | None = None
     channels_last: bool = False
     seed: int = 0
+    ranks: Ranks = ALONE
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed <= LARGEST_SEED:

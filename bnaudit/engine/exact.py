@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from bnaudit.engine.batches import Batch
 from bnaudit.engine.conditions import OutOfMemoryError, ran_out_of_memory
 from bnaudit.engine.layers import BNLayer
-from bnaudit.engine.lockstep import Arrival, Lockstep
+from bnaudit.engine.lockstep import ELSE, Arrival, Lockstep, OutOfOrderError
 from bnaudit.engine.population import Account, Calibration, Result, Stopped, in_order
 from bnaudit.engine.sequential import settle_one_by_one
 from bnaudit.engine.state import Applied
@@ -34,48 +35,55 @@ def exact(work: Calibration, trial: Trial, done: Done | None = None) -> Result:
     where it runs layers in threads of its own, `OutOfMemoryError` with the number to try.
     """
     own = {layer.name for layer in work.layers}
+    ranks = work.ranks
     several = {name for name, calls in trial.calls.items() if calls > 1 and name in own}
     while True:
         order = list(trial.calls)
         cut = min((order.index(n) if n in order else 0 for n in several), default=None)
         later = [] if cut is None else in_order(work.layers, order, beyond=cut)
         try:
-            result = _in_lockstep(work, later, done)
+            with ranks.as_one():
+                result = _in_lockstep(work, later, done)
             break
         except _CalledAgain as again:
-            several.add(again.layer.name)
+            several.add(again.layer)
     if later:
         names = ", ".join(layer.name for layer in later if layer.name in several)
         result.notes.append(
             f"called several times in a forward: {names}; from there on layer by layer"
         )
         settle_one_by_one(work, later, result)
-        if done is not None:
-            with Applied(result.statistics):
-                for batch in work.batches:
-                    done(batch, work.forward(batch))
+    result.together(ranks)
+    if later and done is not None:
+        with Applied(result.statistics):
+            for batch in work.batches:
+                done(batch, work.forward(batch))
     return result
 
 
 def _in_lockstep(work: Calibration, later: list[BNLayer], done: Done | None) -> Result:
     """Settle the layers ahead of those in `later`; forwards stop where these begin."""
     batches = list(work.batches)
-    account, result = Account(work), Result()
+    account, result, meeting = Account(work), Result(), _Meeting(work, len(batches))
     with Applied() as applied:
 
         def look(runner: int, layer: BNLayer, x: Tensor) -> Any:
             if layer in later:
                 raise Stopped
             if layer in result.populations:
-                raise _CalledAgain(layer)
+                raise _CalledAgain(layer.name)
             return account.look(batches[runner], layer, x)
 
-        def barrier(layer: BNLayer, arrivals: list[Arrival]) -> None:
+        def barrier(arrivals: list[Arrival]) -> bool:
+            layer = meeting.layer(arrivals)
+            if layer is None:
+                return False
             population = account.population(layer, [a.seen for a in arrivals if a.seen is not None])
             result.populations[layer] = population
             if population.statistics is not None:
                 applied.put(layer, *population.statistics)
             work.progress(1)
+            return True
 
         def finished(runner: int, output: Any) -> None:
             if done is not None and not later:
@@ -116,7 +124,39 @@ def _with_number_to_try(
 
 
 class _CalledAgain(BaseException):
-    """A layer that is settled is called a second time in a forward."""
+    """A layer that is settled is called a second time in a forward; `layer` is its name."""
 
-    def __init__(self, layer: BNLayer) -> None:
+    def __init__(self, layer: str) -> None:
+        super().__init__(layer)
         self.layer = layer
+
+
+class _Meeting:
+    """At which layer the forwards of all ranks wait."""
+
+    def __init__(self, work: Calibration, batches: int) -> None:
+        self._ranks = work.ranks
+        self._layers = list(work.layers)
+        self._idle = _NO_BATCHES if batches == 0 else _ENDED
+
+    def layer(self, arrivals: list[Arrival]) -> BNLayer | None:
+        """None once all have ended. Raises `OutOfOrderError` where the ranks disagree."""
+        own = self._layers.index(arrivals[0].layer) if arrivals else self._idle
+        if self._ranks.size == 1:
+            return self._layers[own] if own >= 0 else None
+        here = torch.tensor([own], dtype=torch.float64, device="cpu")
+        places = [int(place) for place in self._ranks.gather_tensor(here)]
+        working = {place: rank for rank, place in enumerate(places) if place != _NO_BATCHES}
+        if len(working) > 1:
+            said = [
+                f"the batches of rank {rank} "
+                + (f"call layer {self._layers[place].name}" if place >= 0 else "have ended")
+                for place, rank in list(working.items())[:2]
+            ]
+            raise OutOfOrderError(f"{' where '.join(said)}: {ELSE}")
+        place = next(iter(working), _ENDED)
+        return self._layers[place] if place >= 0 else None
+
+
+_ENDED, _NO_BATCHES = -1, -2
+"""Instead of a layer's number: all forwards of a rank have ended; it never had any."""

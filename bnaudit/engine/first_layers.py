@@ -19,6 +19,7 @@ from bnaudit.engine.collect import Collector
 from bnaudit.engine.conditions import Subject
 from bnaudit.engine.layers import BNLayer
 from bnaudit.engine.population import Stopped
+from bnaudit.engine.ranks import ALONE
 from bnaudit.engine.state import attributes, intercepted
 from bnaudit.stats.moments import Moments, leave_one_out, merge, pool
 from bnaudit.stats.shift import gamma_weighted_mean, squared_shift
@@ -65,7 +66,7 @@ def first_shift(
         with attributes(subject.model), intercepted(audited, stop), suppress(Stopped):
             conditions.run(subject.model, data if change is None else change(data), batch)
         collector.end()
-    collector.finish()
+    collector.finish(audited, ALONE)
     return _summed(sorted(collector.records.values(), key=lambda record: record.order))
 
 

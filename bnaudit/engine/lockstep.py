@@ -38,7 +38,8 @@ class Lockstep:
     """Runs forwards together, with a barrier at every call of a layer.
 
     `look(runner, layer, x)` is called when a forward comes to a layer, on its own thread
-    state; `barrier(layer, arrivals)` once all are there, before the first goes on.
+    state; `barrier(arrivals)` once all are at one layer, before the first goes on, and once all
+    have ended, with none: it says whether to go on.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Lockstep:
         layers: Sequence[BNLayer],
         device: torch.device,
         look: Callable[[int, BNLayer, Tensor], Any],
-        barrier: Callable[[BNLayer, list[Arrival]], None],
+        barrier: Callable[[list[Arrival]], bool],
     ) -> None:
         self._layers = layers
         self._device = device
@@ -78,13 +79,11 @@ class Lockstep:
         return runner
 
     def _go(self, done: Callable[[int, Any], None]) -> None:
-        waiting: list[Arrival] = []
         while True:
             waiting = self._advance(done)
-            if not waiting:
-                return
             self._check_order(waiting)
-            self._barrier(waiting[0].layer, waiting)
+            if not self._barrier(waiting):
+                return
 
     def _advance(self, done: Callable[[int, Any], None]) -> list[Arrival]:
         """Every forward on to its next layer, or to its end."""
@@ -100,18 +99,20 @@ class Lockstep:
         return waiting
 
     def _check_order(self, waiting: list[Arrival]) -> None:
+        if not waiting:
+            return
         first = waiting[0]
         other = next((a for a in waiting if a.layer is not first.layer), None)
         if other is not None:
             raise OutOfOrderError(
                 f"batch {first.runner} calls layer {first.layer.name} where batch {other.runner} "
-                f"calls {other.layer.name}: {_ELSE}"
+                f"calls {other.layer.name}: {ELSE}"
             )
         if len(waiting) < len(self._runners):
             absent = {*range(len(self._runners))} - {a.runner for a in waiting}
             raise OutOfOrderError(
                 f"batch {first.runner} calls layer {first.layer.name} where batch {min(absent)} "
-                f"has ended: {_ELSE}"
+                f"has ended: {ELSE}"
             )
 
     def _call(self, layer: BNLayer, forward: Callable[[Tensor], Any], x: Tensor) -> Any:
@@ -147,6 +148,6 @@ def _ended(runner: greenlet) -> bool:
     return bool(runner.dead)
 
 
-_ELSE = (
+ELSE = (
     "exact needs all batches to take one way through the model; use --method sequential or precise"
 )

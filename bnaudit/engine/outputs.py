@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from bnaudit.engine.not_finite import outputs_not_finite, scores_not_finite
+from bnaudit.engine.ranks import Ranks
 from bnaudit.errors import InputError
 from bnaudit.results import Marks, NetworkAudit, Score
 from bnaudit.stats.outputs import (
@@ -53,22 +55,24 @@ class OutputComparison:
         self._not_comparable: dict[str, None] = {}
         self._checks: list[tuple[Tensor, int]] = []
         self._comparable_parts = 0
-        self._correct: list[Tensor | None] = []
-        self._agreed: list[Tensor | None] = []
+        self._correct: list[tuple[int, Tensor | None]] = []
+        self._agreed: list[tuple[int, Tensor | None]] = []
 
-    def deployed(self, output: Any, labels: Tensor | None, samples: int) -> None:
-        """Score one batch of deployed outputs."""
+    def deployed(self, output: Any, labels: Tensor | None, samples: int, batch: int = 0) -> None:
+        """Score one batch of deployed outputs, the one with number `batch`."""
         logits = self._logits_of(output, samples)
         self._count_not_finite("not_finite", output, logits, samples)
         if logits is not None and labels is not None:
             labels = self._checked(labels, logits)
             self._add("deployed", label_sums(logits, labels), len(labels))
-            self._correct.append(top_one_right(logits, labels))
+            self._correct.append((batch, top_one_right(logits, labels)))
         else:
-            self._correct.append(None)
+            self._correct.append((batch, None))
 
-    def pair(self, deployed: Any, other: Any, labels: Tensor | None, samples: int) -> None:
-        """Compare the outputs of one mini-batch under both conditions."""
+    def pair(
+        self, deployed: Any, other: Any, labels: Tensor | None, samples: int, batch: int = 0
+    ) -> None:
+        """Compare the outputs of one mini-batch, a part of `batch`, under both conditions."""
         self._counts["compared"] = self._counts.get("compared", 0) + samples
         if self._compare is not None:
             self._add_custom(self._compare(deployed, other), samples)
@@ -76,15 +80,44 @@ class OutputComparison:
         self._count_not_finite("other_not_finite", other, b, samples)
         if a is not None and b is not None:
             self._add("classification", classification_sums(a, b), samples)
-            self._agreed.append(same_top_one(a, b))
+            self._agreed.append((batch, same_top_one(a, b)))
             if labels is not None:
                 labels = self._checked(labels, a)
                 self._add("deployed_compared", label_sums(a, labels), samples)
                 self._add("batch_statistics", label_sums(b, labels), samples)
                 self._add("discordant", paired_correct_sums(a, b, labels), samples)
             return
-        self._agreed.append(None)
+        self._agreed.append((batch, None))
         self._compare_parts(_parts("output", deployed), _parts("output", other))
+
+    def together(self, ranks: Ranks) -> None:
+        """From here on the account of all ranks. Waits for the device."""
+        if ranks.size == 1:
+            return
+        self._settle_labels()
+        shares = ranks.gather(
+            _Share(
+                {name: sums.cpu().double() for name, sums in self._sums.items()},
+                self._counts,
+                self._custom,
+                self._not_comparable,
+                self._comparable_parts,
+                _on_cpu(self._correct),
+                _on_cpu(self._agreed),
+            )
+        )
+        self._sums, self._counts, self._custom, self._not_comparable = {}, {}, {}, {}
+        for share in shares:
+            for name, sums in share.sums.items():
+                self._sums[name] = self._sums[name] + sums if name in self._sums else sums
+            for name, count in share.counts.items():
+                self._counts[name] = self._counts.get(name, 0) + count
+            for name, value in share.custom.items():
+                self._custom[name] = self._custom.get(name, 0.0) + value
+            self._not_comparable |= share.not_comparable
+        self._comparable_parts = sum(share.comparable_parts for share in shares)
+        self._correct = sorted((m for s in shares for m in s.correct), key=lambda m: m[0])
+        self._agreed = sorted((m for s in shares for m in s.agreed), key=lambda m: m[0])
 
     def result(self, kept_estimates: tuple[str, ...]) -> NetworkAudit:
         """The figures. Waits for the device."""
@@ -220,6 +253,23 @@ class OutputComparison:
         return _finite(math.sqrt(difference / reference)) if reference > 0 else None
 
 
+@dataclass(frozen=True)
+class _Share:
+    """What one rank has summed up; the marks with the numbers of their batches."""
+
+    sums: dict[str, Tensor]
+    counts: dict[str, int]
+    custom: dict[str, float]
+    not_comparable: dict[str, None]
+    comparable_parts: int
+    correct: list[tuple[int, Tensor | None]]
+    agreed: list[tuple[int, Tensor | None]]
+
+
+def _on_cpu(marks: list[tuple[int, Tensor | None]]) -> list[tuple[int, Tensor | None]]:
+    return [(batch, one.cpu() if one is not None else None) for batch, one in marks]
+
+
 def _finite(value: float) -> float | None:
     """Not a number and infinity are no figures."""
     return value if math.isfinite(value) else None
@@ -232,9 +282,9 @@ def _standard_error(mean: float, mean_square: float, n: int) -> float | None:
     return _finite(math.sqrt(max(0.0, mean_square - mean**2) / (n - 1)))
 
 
-def _marks(of_batches: list[Tensor | None]) -> Marks | None:
+def _marks(of_batches: list[tuple[int, Tensor | None]]) -> Marks | None:
     """The marks of all samples; None where some batches have none. Waits for the device."""
-    known = [marks for marks in of_batches if marks is not None]
+    known = [marks for _, marks in of_batches if marks is not None]
     if not known or len(known) < len(of_batches):
         return None
     return Marks.of(torch.cat(known).cpu().numpy())

@@ -17,6 +17,7 @@ from bnaudit.engine.conditions import Subject
 from bnaudit.engine.layers import BNLayer
 from bnaudit.engine.outputs import OutputComparison, Task
 from bnaudit.engine.population import Statistics
+from bnaudit.engine.ranks import Ranks
 from bnaudit.engine.state import Applied, intercepted
 from bnaudit.errors import NonFiniteError
 from bnaudit.stats.outputs import (
@@ -70,7 +71,7 @@ def paired_pass(
 ) -> Paired:
     """Run every batch with the layers' own statistics and with `statistics` in their place.
 
-    Inside `conditions.entered(model)`.
+    Of what all ranks saw. Inside `conditions.entered(model)`.
     """
     model, conditions = subject.model, subject.conditions
     audited = [layer for layer in subject.layers if layer.role == "estimated"]
@@ -89,17 +90,29 @@ def paired_pass(
         if broken is None:
             broken = _not_finite(before.end)
         labels = labels_of(data)
-        comparison.pair(old, new, labels, batch.size)
+        comparison.pair(old, new, labels, batch.size, batch.index)
         logits = comparison.logits(old), comparison.logits(new)
         if logits[0] is not None and logits[1] is not None:
-            outputs.add(logits[0], logits[1], labels)
+            outputs.add(batch.index, logits[0], logits[1], labels)
         samples += batch.size
         progress(batch.size)
-    after.finish()
+    ranks = conditions.ranks
+    after.finish(subject.layers, ranks)
     if broken is None:
-        broken = _not_finite(before.finish)
-    seen = before.records if broken is None else {}
-    return Paired(seen, after.records, outputs.result(), comparison, samples, broken)
+        broken = _not_finite(before.settle)
+    faults = ranks.gather((samples, broken))
+    broken = next((fault for _, fault in faults if fault is not None), None)
+    if broken is None:
+        before.finish(subject.layers, ranks)
+    comparison.together(ranks)
+    return Paired(
+        before.records if broken is None else {},
+        after.records,
+        outputs.result(ranks),
+        comparison,
+        sum(n for n, _ in faults),
+        broken,
+    )
 
 
 def _like(layer: BNLayer, mean: Tensor, var: Tensor) -> Statistics:
@@ -129,10 +142,11 @@ class _PerSample:
     """Keeps a few numbers of each sample, on the device until the end."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, list[Tensor]] = {}
+        self._kept: dict[str, list[tuple[int, Tensor]]] = {}
 
-    def add(self, old: Tensor, new: Tensor, labels: Tensor | None) -> None:
-        """The class scores (N, K) of one batch under both conditions."""
+    def add(self, batch: int, old: Tensor, new: Tensor, labels: Tensor | None) -> None:
+        """The class scores (N, K) of the batch with this number under both conditions."""
+        self._batch = batch
         self._keep("agree", same_top_one(old, new))
         for when, logits in (("before", old), ("after", new)):
             self._keep(f"entropy_{when}", per_sample_entropy(logits))
@@ -142,11 +156,18 @@ class _PerSample:
                 self._keep(f"loss_{when}", per_sample_loss(logits, known))
 
     def _keep(self, name: str, values: Tensor) -> None:
-        self._kept.setdefault(name, []).append(values.float())
+        self._kept.setdefault(name, []).append((self._batch, values.float()))
 
-    def result(self) -> Outputs:
-        """As arrays. Waits for the device."""
-        kept = {k: torch.cat(v).cpu().double().numpy() for k, v in self._kept.items()}
+    def result(self, ranks: Ranks) -> Outputs:
+        """As arrays, of all ranks, in reading order. Waits for the device."""
+        own = {
+            k: [(batch, part.cpu().double()) for batch, part in v] for k, v in self._kept.items()
+        }
+        shares = ranks.gather(own)
+        kept = {}
+        for name in dict.fromkeys(name for share in shares for name in share):
+            parts = [part for share in shares for part in share.get(name, [])]
+            kept[name] = torch.cat([p for _, p in sorted(parts, key=lambda x: x[0])]).numpy()
 
         def both(name: str) -> tuple[Array, Array] | None:
             if f"{name}_before" not in kept:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,12 +52,13 @@ def measure_pass(
 ) -> Measurement:
     """Measure `layers` over `batches`; the model is bit for bit as before afterwards.
 
-    `mini_batch_size` None takes the size of the first batch. Raises `ModelError` where the model
+    `mini_batch_size` None takes the size of the first batch, on several ranks that of the first
+    rank that has one. What comes back is what all ranks saw. Raises `ModelError` where the model
     cannot take the data, `NonFiniteError` where an activation is not finite.
     """
-    with conditions.entered(model):
+    with conditions.entered(model), conditions.ranks.as_one():
         run = _Pass(model, layers, groups, conditions, mini_batch_size, task, compare)
-        for batch in batches:
+        for batch in run.with_a_size(batches):
             run.step(batch)
             if progress is not None:
                 progress(batch.size)
@@ -81,17 +82,25 @@ class _Pass:
         self._layers = [layer for layer in layers if layer.role == "estimated"]
         self._groups, self._mini_batch_size = groups, mini_batch_size
         self._task, self._compare = task, compare
-        self._collector: Collector | None = None
         self._mini_batch = MiniBatchStatistics()
         self._samples = 0
         self._labelled = False
 
+    def with_a_size(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The batches, once it is known how large mini-batches are."""
+        iterator = iter(batches)
+        first = next(iterator, None)
+        if self._mini_batch_size is None:
+            sizes = self._conditions.ranks.gather(first.size if first is not None else None)
+            self._mini_batch_size = next((size for size in sizes if size is not None), None)
+        self._collector = Collector(self._groups, self._mini_batch_size)
+        self._comparison = OutputComparison(self._task, self._mini_batch_size, self._compare)
+        if first is not None:
+            yield first
+            yield from iterator
+
     def step(self, batch: Batch) -> None:
         """One batch under both conditions."""
-        if self._collector is None:
-            self._mini_batch_size = self._mini_batch_size or batch.size
-            self._collector = Collector(self._groups, self._mini_batch_size)
-            self._comparison = OutputComparison(self._task, self._mini_batch_size, self._compare)
         conditions = self._conditions
         data = conditions.moved(batch)
         labels = labels_of(data)
@@ -100,7 +109,7 @@ class _Pass:
         with intercepted(self._layers, self._collector):
             output = conditions.run(self._model, data, batch)
         self._collector.end()
-        self._comparison.deployed(output, labels, batch.size)
+        self._comparison.deployed(output, labels, batch.size, batch.index)
         self._compare_mini_batches(data, labels, output, batch)
         self._samples += batch.size
 
@@ -117,18 +126,24 @@ class _Pass:
             with intercepted(adaptive, self._mini_batch):
                 other = conditions.run(self._model, slice_batch(data, *cut), batch)
             part = labels[start : start + size] if labels is not None else None
-            self._comparison.pair(slice_batch(output, *cut), other, part, size)
+            deployed = slice_batch(output, *cut)
+            self._comparison.pair(deployed, other, part, size, batch.index)
 
     def result(self) -> Measurement:
-        """Settle everything that is still on its way."""
-        if self._collector is None:
+        """Settle everything that is still on its way, and what all ranks saw."""
+        ranks = self._conditions.ranks
+        seen = ranks.gather((self._samples, self._labelled, self._mini_batch.kept))
+        samples = sum(one[0] for one in seen)
+        if not samples:
             raise ModelError("the data gave no batch: nothing to measure on")
-        self._collector.finish()
+        self._collector.finish(self._layers, ranks)
+        self._comparison.together(ranks)
+        kept = sorted({name for one in seen for name in one[2]})
         return Measurement(
             records=self._collector.records,
-            network=self._comparison.result(tuple(sorted(self._mini_batch.kept))),
-            samples=self._samples,
-            labelled=self._labelled,
+            network=self._comparison.result(tuple(kept)),
+            samples=samples,
+            labelled=any(one[1] for one in seen),
             mini_batch_size=self._mini_batch_size,
             layers=self._layers,
         )

@@ -13,9 +13,10 @@ from bnaudit.engine.batches import Batch
 from bnaudit.engine.collect import Runs
 from bnaudit.engine.conditions import Conditions
 from bnaudit.engine.layers import BNLayer, channels_first
+from bnaudit.engine.ranks import Ranks
 from bnaudit.errors import NonFiniteError
 from bnaudit.stats.kernels import RunMoments, Scratch, run_moments
-from bnaudit.stats.moments import GroupedMoments, Moments, pool
+from bnaudit.stats.moments import GroupedMoments, Moments, merge, pool
 
 Statistics = tuple[Tensor, Tensor]
 """(mean, biased variance), each (C,) float64 on the CPU."""
@@ -40,6 +41,11 @@ class Calibration:
     conditions: Conditions
     rule: Rule
     progress: Callable[[int], None] = lambda done: None
+
+    @property
+    def ranks(self) -> Ranks:
+        """Who shares the work: `batches` are those of one rank."""
+        return self.conditions.ranks
 
     def forward(self, batch: Batch) -> Any:
         """The model's output for a batch."""
@@ -66,6 +72,23 @@ class Result:
         """The layers that got new statistics, with these."""
         found = self.populations.items()
         return {layer: p.statistics for layer, p in found if p.statistics is not None}
+
+    def together(self, ranks: Ranks) -> None:
+        """From here on with the groups of all ranks, and the statistics of the first, bit for bit.
+
+        Once, at the end: at the barriers only what is pooled over the groups travels.
+        """
+        if ranks.size == 1:
+            return
+        layers = list(self.populations)
+        own = [population.groups for population in self.populations.values()]
+        groups: list[Moments] | None = None
+        for share in ranks.each(own):
+            groups = share if groups is None else list(map(merge, groups, share))
+        assert groups is not None
+        statistics = ranks.from_first(lambda: [self.populations[x].statistics for x in layers])
+        found = map(Population, groups, statistics)
+        self.populations = dict(zip(layers, found, strict=True))
 
 
 @dataclass(frozen=True)
@@ -95,13 +118,23 @@ class Account:
         return Seen(batch.index, moments, tuple(runs.group[i] for i in kept))
 
     def population(self, layer: BNLayer, seen: Sequence[Seen]) -> Population:
-        """All that the layer saw together, and what the rule makes of it.
+        """All that the layer saw together on all ranks, and what the rule makes of it.
 
-        Raises `NonFiniteError` with the name of the layer and the batch.
+        The groups are those of this rank: see `Result.together`. Raises `NonFiniteError` with the
+        name of the layer and the batch.
         """
+        own = self._groups(layer, seen)
+        whole = _of_all(pool(own), self._work.ranks)
+        statistics = None
+        if whole.count.item() > 1:  # a single value has no variance
+            statistics = self._work.rule(layer, whole.mean[0], whole.var[0])
+        return Population(own, statistics)
+
+    def _groups(self, layer: BNLayer, seen: Sequence[Seen]) -> Moments:
+        """What the layer saw on this rank, by jackknife group."""
         account = GroupedMoments(self._work.groups, layer.channels)
         if not seen:
-            return Population(account.moments, None)
+            return account.moments
         mean = torch.cat([one.moments.mean for one in seen]).to("cpu").double()
         m2 = torch.cat([one.moments.m2 for one in seen]).to("cpu").double()
         _check_finite(layer, mean + m2, [one.batch for one in seen for _ in one.groups])
@@ -111,11 +144,16 @@ class Account:
             Moments(torch.tensor(counts, dtype=torch.float64, device="cpu"), mean, m2),
             torch.tensor(groups, device="cpu"),
         )
-        whole = pool(account.moments)
-        statistics = None
-        if whole.count.item() > 1:  # a single value has no variance
-            statistics = self._work.rule(layer, whole.mean[0], whole.var[0])
-        return Population(account.moments, statistics)
+        return account.moments
+
+
+def _of_all(own: Moments, ranks: Ranks) -> Moments:
+    """The moments of a layer (1, C) over all ranks: one collective, of 2C + 1 figures a rank."""
+    if ranks.size == 1:
+        return own
+    found = ranks.gather_tensor(torch.cat([own.count, own.mean[0], own.m2[0]]))
+    count, mean, m2 = torch.stack(found).split([1, *2 * own.mean.shape[1:]], dim=1)
+    return pool(Moments(count.flatten(), mean, m2))
 
 
 def _check_finite(layer: BNLayer, figures: Tensor, batch_of: list[int]) -> None:

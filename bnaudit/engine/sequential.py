@@ -38,6 +38,7 @@ def sequential(work: Calibration, trial: Trial) -> Result:
     """One layer after another; each pass over the data stops at its layer. No extra memory."""
     result = Result()
     settle_one_by_one(work, in_order(work.layers, list(trial.calls)), result)
+    result.together(work.ranks)
     return result
 
 
@@ -59,7 +60,8 @@ def settle_one_by_one(work: Calibration, targets: list[BNLayer], result: Result)
 
 
 def _settle(work: Calibration, targets: list[BNLayer], result: Result) -> None:
-    calls = _count_calls(work, targets, result)
+    with work.ranks.as_one():
+        calls = _count_calls(work, targets, result)
     with Applied(result.statistics) as applied:
         if not calls.entangled:
             result.populations.update(_sweep(work, calls, applied))
@@ -94,8 +96,12 @@ class _Calls:
 
 
 def _count_calls(work: Calibration, targets: list[BNLayer], result: Result) -> _Calls:
-    """One plain pass: no layer may be missed because the first samples did not call it."""
+    """One plain pass: no layer may be missed because the first samples did not call it.
+
+    The order is that of all ranks' batches.
+    """
     sequences: list[list[BNLayer]] = []
+    numbers: list[int] = []
 
     def note(layer: BNLayer, forward: Callable[[Tensor], Any], x: Tensor) -> Any:
         sequences[-1].append(layer)
@@ -104,11 +110,18 @@ def _count_calls(work: Calibration, targets: list[BNLayer], result: Result) -> _
     with Applied(result.statistics), intercepted(targets, note):
         for batch in work.batches:
             sequences.append([])
+            numbers.append(batch.index)
             work.forward(batch)
     counts = [{layer: called.count(layer) for layer in called} for called in sequences]
-    several = any(calls > 1 for one in counts for calls in one.values())
-    order = list(dict.fromkeys(layer for called in sequences for layer in called))
-    return _Calls(counts, order, several or len({tuple(called) for called in sequences}) > 1)
+    by_name = {layer.name: layer for layer in targets}
+    ways: dict[tuple[str, ...], int] = {}
+    for number, called in enumerate(sequences):
+        ways.setdefault(tuple(layer.name for layer in called), numbers[number])
+    of_all = [way for share in work.ranks.gather(ways) for way in share.items()]
+    in_turn = [way for way, _ in sorted(of_all, key=lambda one: one[1])]
+    order = [by_name[name] for name in dict.fromkeys(name for way in in_turn for name in way)]
+    several = any(len(set(way)) < len(way) for way in in_turn)
+    return _Calls(counts, order, several or len(set(in_turn)) > 1)
 
 
 def _sweep(work: Calibration, calls: _Calls, applied: Applied) -> dict[BNLayer, Population]:
@@ -158,8 +171,9 @@ def _residual(work: Calibration, found: dict[BNLayer, Population]) -> float:
         with intercepted(list(found), measure):
             work.forward(batch)
     largest = 0.0
-    for layer, inputs in seen.items():
-        present, wanted = found[layer].statistics, account.population(layer, inputs).statistics
+    for layer, there in found.items():
+        wanted = account.population(layer, seen.get(layer, [])).statistics
+        present = there.statistics
         if present is not None and wanted is not None:
             shift = squared_shift(*wanted, *present, layer.eps or 0.0)
             largest = max(largest, float(channel_mean(shift.total)) ** 0.5)

@@ -12,6 +12,7 @@ from torch import Tensor
 from bnaudit.engine.layers import BNLayer, counter
 from bnaudit.engine.population import Account, Calibration, Population, Result, Seen, Statistics
 from bnaudit.engine.state import Applied, intercepted
+from bnaudit.errors import InputError
 from bnaudit.stats.moments import Moments, pool
 
 
@@ -22,8 +23,12 @@ def precise(work: Calibration) -> Result:
     account = Account(work)
     seen = _mini_batch_pass(work, account, lambda layer, batch: None)
     result = Result()
-    for layer, inputs in seen.items():
-        result.populations[layer] = account.population(layer, inputs)
+    called = work.ranks.gather([layer.name for layer in seen])
+    by_name = {layer.name: layer for layer in work.layers}
+    for name in dict.fromkeys(name for share in called for name in share):
+        layer = by_name[name]
+        result.populations[layer] = account.population(layer, seen.get(layer, []))
+    result.together(work.ranks)
     return result
 
 
@@ -31,8 +36,14 @@ def ema(work: Calibration, momentum: float | None) -> Result:
     """The framework's own rule: m ← (1 − momentum)·m + momentum·batch, from the estimates on.
 
     The variance is the unbiased one, as in `torch.nn.BatchNorm2d`. `momentum` None takes each
-    layer's own, and where that is None as well the cumulative average.
+    layer's own, and where that is None as well the cumulative average. The batches follow one
+    another: `InputError` on several ranks.
     """
+    if work.ranks.size > 1:
+        raise InputError(
+            "--method ema goes through the batches one after another: start it without torchrun, "
+            "or take --method exact or precise"
+        )
     account, running = Account(work), _Ema(momentum)
     seen = _mini_batch_pass(work, account, running.update)
     result = Result()

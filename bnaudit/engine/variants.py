@@ -22,6 +22,7 @@ from bnaudit.engine.conditions import Subject
 from bnaudit.engine.layers import BNLayer
 from bnaudit.engine.outputs import OutputComparison, Task
 from bnaudit.engine.population import Statistics
+from bnaudit.engine.ranks import ALONE
 from bnaudit.engine.segments import GhostBatches, WeighedExamples
 from bnaudit.engine.state import Applied, intercepted
 from bnaudit.errors import InputError
@@ -213,7 +214,7 @@ class _Run:
         kept = {k: torch.cat(v).cpu().double().numpy() for k, v in self._kept.items()}
         records: dict[str, LayerRecord] = {}
         if self._collector is not None:
-            self._collector.finish()
+            self._collector.finish(self._subject.layers, ALONE)
             records = self._collector.records
         return Outcomes(
             np.concatenate(self._took_part),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,11 +30,16 @@ from bnaudit.targets.image_folder import open_image_folder
 from bnaudit.targets.messages import did_you_mean, kind_of, listed
 from bnaudit.targets.npz import open_npz
 from bnaudit.targets.samples import BadSample, Loaded, Readable, SkipBad
+from bnaudit.targets.shards_parquet import open_parquet
+from bnaudit.targets.shards_tar import open_tar
 
 __all__ = ["BadSample", "DataTarget", "Loaded", "SkipBad", "open_data"]
 
 _OPTION = "--data"
-_FORMS = "imagefolder:DIR, cifar10:DIR, npz:FILE, path/file.py:NAME or package.module:NAME"
+_FORMS = (
+    "imagefolder:DIR, tar:PATTERN, parquet:PATTERN, cifar10:DIR, npz:FILE, path/file.py:NAME or "
+    "package.module:NAME"
+)
 _WANTED = "a Dataset, a DataLoader, or an iterable of batches"
 
 Transform = Callable[[Any], Any]
@@ -52,6 +57,9 @@ class DataTarget:
     - `labelled`: whether samples have labels; None where only their author knows.
     - `classes`: the labels' names, in the order of their numbers, where known.
     - `description`: the data in words, on one line, for people.
+    - `workers`: how many processes the user's DataLoader loads with; None where nothing says so.
+    - `finish`: what is to be done with each `Loaded` in the process that reads, before its batch is
+      used; None for nothing.
     """
 
     dataset: Dataset[Any] | None
@@ -61,12 +69,18 @@ class DataTarget:
     labelled: bool | None
     classes: tuple[str, ...] | None
     description: str
+    workers: int | None = None
+    finish: Callable[[Loaded], Loaded] | None = None
 
 
 def open_data(spec: str, args: Mapping[str, object], transform: Transform | None) -> DataTarget:
     """The data that `--data spec` names; `args` are those of `--data-arg`.
 
     - `imagefolder:DIR`: a subfolder for each class, or images without labels.
+    - `tar:PATTERN`: images and labels in tar files, as WebDataset lays them out; arguments `image`
+      and `label` (see `open_tar`).
+    - `parquet:PATTERN`: encoded images in Parquet files; arguments `image` and `label` (see
+      `open_parquet`).
     - `cifar10:DIR`: the python or binary batches; argument `split`, test (default) or train.
     - `npz:FILE`: arrays x and y; argument `split`, a NAME to read x_NAME and y_NAME.
     - `path/file.py:NAME`, `package.module:NAME`: called with `args`, returns a Dataset, a
@@ -78,9 +92,12 @@ def open_data(spec: str, args: Mapping[str, object], transform: Transform | None
     """
     kind, _, place = spec.partition(":")
     openers = {"imagefolder": _image_folder, "cifar10": _cifar10, "npz": _npz}
-    if kind in openers:
+    shards = {"tar": _tar, "parquet": _parquet}
+    if kind in openers or kind in shards:
         if not place:
             raise InputError(f"{_OPTION} {spec}: say where the data are, as {kind}:PATH")
+        if kind in shards:
+            return shards[kind](spec, place, args, transform)
         return openers[kind](spec, with_home(place), args, transform)
     if ":" not in spec and not spec.endswith(".py"):
         raise InputError(f"{_OPTION} {spec}: {_guess(spec)}")
@@ -93,6 +110,8 @@ def _guess(spec: str) -> str:
         return f"a folder of images is written imagefolder:{spec}"
     if path.suffix == ".npz":
         return f"an archive of arrays is written npz:{spec}"
+    if path.suffix in (".tar", ".parquet"):
+        return f"such files are written {path.suffix.removeprefix('.')}:{spec}"
     return f"write it as {_FORMS}"
 
 
@@ -102,6 +121,22 @@ def _image_folder(
     _only(args, (), spec)
     images, classes, words = open_image_folder(folder, transform, said=f"{_OPTION} {spec}")
     return _of(images, classes is not None, classes, f"{spec}: {words}")
+
+
+def _tar(
+    spec: str, pattern: str, args: Mapping[str, object], transform: Transform | None
+) -> DataTarget:
+    _only(args, ("image", "label"), spec)
+    images, words = open_tar(pattern, args, transform, said=f"{_OPTION} {spec}")
+    return _of(images, images.labelled, None, f"{spec}: {words}")
+
+
+def _parquet(
+    spec: str, pattern: str, args: Mapping[str, object], transform: Transform | None
+) -> DataTarget:
+    _only(args, ("image", "label"), spec)
+    images, classes, words = open_parquet(pattern, args, transform, said=f"{_OPTION} {spec}")
+    return _of(images, images.labels is not None, classes, f"{spec}: {words}")
 
 
 def _cifar10(
@@ -171,15 +206,16 @@ def _from_factory(spec: str, args: Mapping[str, object], transform: Transform | 
 
 def _from_loader(loader: DataLoader[Any], spec: str, said: str) -> DataTarget:
     """Its dataset, to be drawn from in an order of ours, where the loader means the whole of it."""
-    chosen = _chosen_samples(loader)
+    chosen = chosen_samples(loader)
     if chosen is None:
         return _stream(loader, f"{spec}: batches as its DataLoader gives them")
     collate = None if loader.collate_fn is default_collate else loader.collate_fn
     size = getattr(loader.batch_sampler, "batch_size", None)
-    return _from_dataset(chosen, collate, size, spec, said)
+    drawn = _from_dataset(chosen, collate, size, spec, said)
+    return replace(drawn, workers=loader.num_workers)
 
 
-def _chosen_samples(loader: DataLoader[Any]) -> Any | None:
+def chosen_samples(loader: DataLoader[Any]) -> Any | None:
     """The map-style dataset that a DataLoader goes through once; None where it is not so plain.
 
     A loader without batching, with a sampler of its own kind (weighted, grouped, repeating), or

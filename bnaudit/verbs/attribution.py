@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import reduce
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from bnaudit.engine.layers import BNLayer
 from bnaudit.engine.memory import free_memory
 from bnaudit.engine.outputs import Task
 from bnaudit.engine.population import Population
+from bnaudit.engine.ranks import ALONE, Ranks
 from bnaudit.engine.state import intercepted
 from bnaudit.engine.trial import Trial, try_out
 from bnaudit.errors import ModelError, NonFiniteError
@@ -112,48 +114,69 @@ def initial_share(
 
 @dataclass
 class Kept:
-    """The batches of a reader, of which the first `limit` samples are kept, as memory allows."""
+    """The batches of a reader, of which the first `limit` samples are kept, as memory allows.
+
+    Each of the `ranks` keeps what it has of the first `limit` samples of all.
+    """
 
     reader: Reader
     limit: int
+    ranks: Ranks
     batches: list[Batch] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[Batch]:
-        left, room = self.limit, HELD * free_memory(torch.device("cpu"))
+        room = HELD * free_memory(_CPU) / self.ranks.sharing(_CPU)
         for batch in self.reader:
             room -= data_bytes(batch.data)
+            left = self.limit - batch.first
             if left > 0 and (room > 0 or not self.batches):
                 self.batches.append(_cut(batch, min(left, batch.size)))
-                left -= batch.size
             yield batch
 
+    def of_all_ranks(self, most: int) -> Kept:
+        """What all ranks kept of the first so many samples, for one rank to work on alone."""
+        own = [batch for batch in self.batches if batch.first < most]
+        batches = [batch for part in self.ranks.gather(own) for batch in part]
+        batches.sort(key=lambda batch: batch.index)
+        return Kept(self.reader, self.limit, ALONE, batches)
+
     def as_given(self, most: int = sys.maxsize) -> list[Batch]:
-        """At most so many samples of what was kept, in the groups they were read in."""
-        batches, samples = [], 0
-        for batch in self.batches:
-            if samples < most:
-                batches.append(_cut(batch, min(batch.size, most - samples)))
-                samples += batches[-1].size
-        return batches
+        """At most so many samples of what was kept, in the groups they were read in.
+
+        Of each rank its own. On every rank, and so is `regrouped`.
+        """
+        starts = self._starts()
+        cut = [(batch, most - starts[batch.index]) for batch in self.batches]
+        return [_cut(batch, min(batch.size, left)) for batch, left in cut if left > 0]
 
     def regrouped(self, most: int = sys.maxsize) -> list[Batch]:
         """At most so many samples of what was kept, in as many jackknife groups as they allow."""
-        batches = self.as_given(most)
-        samples = sum(batch.size for batch in batches)
+        batches, starts = self.as_given(most), self._starts()
+        samples = sum(self.ranks.gather(sum(batch.size for batch in batches)))
         if not isinstance(self.reader, MapReader):
             final = self.reader.final_groups(samples)
-            return [Batch(b.index, b.data, final[b.groups]) for b in batches]
-        groups, start, dealt = deal(samples, group_count(samples)), 0, []
-        for batch in batches:
-            dealt.append(Batch(batch.index, batch.data, groups[start : start + batch.size]))
-            start += batch.size
-        return dealt
+            return [replace(b, groups=final[b.groups]) for b in batches]
+        groups = deal(samples, group_count(samples))
+        return [
+            replace(b, groups=groups[starts[b.index] : starts[b.index] + b.size]) for b in batches
+        ]
+
+    def _starts(self) -> dict[int, int]:
+        """How many samples of those that all ranks kept come before each batch."""
+        sizes = [(batch.index, batch.size) for batch in self.batches]
+        of_all = sorted(one for part in self.ranks.gather(sizes) for one in part)
+        starts = accumulate((size for _, size in of_all), initial=0)
+        return {index: start for (index, _), start in zip(of_all, starts, strict=False)}
+
+
+_CPU = torch.device("cpu")
 
 
 def _cut(batch: Batch, size: int) -> Batch:
     if size == batch.size:
         return batch
-    return Batch(batch.index, slice_batch(batch.data, 0, size, batch.size), batch.groups[:size])
+    data = slice_batch(batch.data, 0, size, batch.size)
+    return replace(batch, data=data, groups=batch.groups[:size])
 
 
 def attribute(
@@ -167,13 +190,13 @@ def attribute(
 ) -> Audit:
     """The Audit with own and inherited shift of every layer, and the layers that matter.
 
-    `batches`: what of the data is used, dealt to groups.
+    `batches`: what of the data is used, dealt to groups; of several ranks each has its own.
 
     Where the model cannot run in lockstep, or memory does not allow it, a note says so.
     """
     found = _accumulation([x.total_shift.value for x in audit.audited if x.total_shift])
     try:
-        with conditions.entered(model):
+        with conditions.entered(model), conditions.ranks.as_one():
             return _Work(model, layers, batches, conditions, task).run(audit, found, bar)
     except (ModelError, NonFiniteError) as error:
         note = f"own and inherited shift are not known: {error}"
@@ -206,8 +229,11 @@ class _Work:
 
     def run(self, audit: Audit, found: Attribution, bar: Bar) -> Audit:
         """Both parts of every layer, then the search."""
-        trial = try_out(self.model, self.layers, self.batches[0], self.conditions)
-        note = self._fit(trial)
+        ranks = self.conditions.ranks
+        first = ranks.from_first(lambda: self.batches[0])
+        trial = try_out(self.model, self.layers, first, self.conditions)
+        trial = ranks.from_first(lambda: trial)
+        note = self._fit(trial, first)
         targets = [x for x in self.layers if x.role == "estimated" and x.verified]
         with bar("own and inherited shift", len(targets), "layers") as advance:
             records = self._deployed()
@@ -224,6 +250,8 @@ class _Work:
         found = replace(found, samples=self._samples, note=note)
         ranked = [layer for layer in targets if layer.name in parts]
         ranked.sort(key=lambda layer: -_own_output(parts[layer.name]))
+        by_name = {layer.name: layer for layer in ranked}
+        ranked = [by_name[name] for name in ranks.from_first(lambda: list(by_name))]
         if any(_is_certain(shift) for shift in parts.values()):
             search = Search(self.model, trial, self.batches, self.conditions, self.task)
             with bar("how few layers matter", None, "layers") as advance:
@@ -234,26 +262,33 @@ class _Work:
 
     @property
     def _samples(self) -> int:
-        return sum(batch.size for batch in self.batches)
+        return sum(self._shares())
 
-    def _fit(self, trial: Trial) -> str | None:
+    def _shares(self) -> list[int]:
+        return self.conditions.ranks.gather(sum(batch.size for batch in self.batches))
+
+    def _fit(self, trial: Trial, first: Batch) -> str | None:
         """Leave out what memory does not allow, and say so."""
-        first, samples = self.batches[0], self._samples
-        memory = memory_estimate(trial, first, samples, self.conditions, None)
-        if memory.needed <= memory.limit:
+        shares, ranks = self._shares(), self.conditions.ranks
+        samples = sum(shares)
+        memory = memory_estimate(trial, first, max(shares), self.conditions, None)
+        fits = ranks.gather((memory.needed <= memory.limit, fitting_samples(memory, trial, first)))
+        if all(fit for fit, _ in fits):
             return None
-        self.batches = first_samples(self.batches, fitting_samples(memory, trial, first))
+        fewest = min(fitting for _, fitting in fits)
+        self.batches = first_samples(self.batches, fewest * ranks.size, ranks)
         return f"memory allows {self._samples:,} of {samples:,} samples for own and inherited shift"
 
     def _deployed(self) -> dict[str, LayerRecord]:
-        collector = Collector(groups_of(self.batches), None)
+        ranks = self.conditions.ranks
+        collector = Collector(groups_of(self.batches, ranks), None)
         audited = [layer for layer in self.layers if layer.role == "estimated"]
         for batch in self.batches:
             collector.start(batch)
             with intercepted(audited, collector):
                 self.conditions.run(self.model, self.conditions.moved(batch), batch)
             collector.end()
-        collector.finish()
+        collector.finish(audited, ranks)
         return collector.records
 
 

@@ -15,6 +15,7 @@ from bnaudit.engine.exact import exact
 from bnaudit.engine.layers import BNLayer
 from bnaudit.engine.memory import SHARE, free_memory, in_words
 from bnaudit.engine.population import Calibration, Result, Rule
+from bnaudit.engine.ranks import ALONE, Ranks
 from bnaudit.engine.sequential import sequential
 from bnaudit.engine.state import reseed
 from bnaudit.engine.train_mode import ema, precise
@@ -91,50 +92,76 @@ class Plan:
 
 
 def make_plan(subject: Subject, reader: Reader, choice: Choice, say: Callable[[str], None]) -> Plan:
-    """Try a few samples, settle method and size, and hold the data. Inside `conditions.entered`."""
-    conditions = subject.conditions
-    stream: list[Batch] | None = None
-    if isinstance(reader, MapReader):
-        first, samples = next(iter(reader)), reader.samples or 0
-    else:
-        stream = _pooled(reader)
-        if not stream:
-            raise InputError("the data gave no batch: nothing to calibrate on")
-        first, samples = stream[0], sum(batch.size for batch in stream)
+    """Try a few samples, settle method and size, and hold the data. Inside `conditions.entered`.
+
+    Every rank has a plan of its own part; what is decided is the same on all.
+    """
+    conditions, ranks = subject.conditions, reader.ranks
+    stream = None if isinstance(reader, MapReader) else _pooled(reader)
+    first = ranks.from_first(lambda: _first(reader, stream))
+    samples = _samples(reader, stream)
     trial = try_out(subject.model, subject.layers, first, conditions)
+    trial = ranks.from_first(lambda: trial)
     method, memory, notes = choice.method, None, []
     if method == "exact":
-        memory = memory_estimate(trial, first, samples, conditions, choice.max_memory)
-        fitting = min(fitting_samples(memory, trial, first), _fitting_host(first, samples))
-        needs = _needs(memory, samples)
-        if fitting >= samples:
+        share = largest_share(reader, stream, samples)
+        memory = memory_estimate(trial, first, share, conditions, choice.max_memory)
+        fitting = fitting_samples(memory, trial, first)
+        fitting = min(ranks.gather(min(fitting, _fitting_host(first, share, ranks))))
+        needs = _needs(memory, share)
+        if fitting >= share:
             say(f"exact: {needs}")
         elif choice.all_samples or fitting < first.size:
             notes.append(f"{needs}: too much, so layer by layer instead")
             method, memory = "sequential", None
         else:
             reader, stream = _fewer(reader, stream, fitting)
-            samples = fitting if stream is None else sum(batch.size for batch in stream)
+            samples = _samples(reader, stream)
             what = "a random subset of" if stream is None else "the loader's first"
             notes.append(f"{needs}: too much, so {what} {samples:,}")
-            memory = memory_estimate(trial, first, samples, conditions, memory.limit)
+            share = largest_share(reader, stream, samples)
+            memory = memory_estimate(trial, first, share, conditions, memory.limit)
         for note in notes:
             say(note)
-    batches = _hold(reader, stream, first, samples, method, conditions)
+    batches = _hold(reader, stream, first, method, conditions)
     if method in ("precise", "ema"):
         notes.append(f"{method} depends on the batch size, {first.size:,} here")
     labelled = labels_of(first.data) is not None
     return Plan(method, trial, batches, reader, memory, tuple(notes), labelled)
 
 
+def _first(reader: Reader, stream: list[Batch] | None) -> Batch:
+    first = next(iter(reader), None) if stream is None else next(iter(stream), None)
+    if first is None:
+        raise InputError("the data gave no batch: nothing to calibrate on")
+    return first
+
+
+def _samples(reader: Reader, stream: list[Batch] | None) -> int:
+    """How many samples all ranks have together."""
+    if isinstance(reader, MapReader):
+        return reader.samples or 0
+    return sum(reader.ranks.gather(sum(batch.size for batch in stream or ())))
+
+
+def largest_share(reader: Reader, stream: list[Batch] | None, samples: int) -> int:
+    """The most of `samples` samples that one rank has."""
+    if isinstance(reader, MapReader):
+        batches = -(-samples // reader.batch_size)
+        return min(samples, -(-batches // reader.ranks.size) * reader.batch_size)
+    return max(reader.ranks.gather(sum(batch.size for batch in stream or ())))
+
+
 def _fewer(
     reader: Reader, stream: list[Batch] | None, samples: int
 ) -> tuple[Reader, list[Batch] | None]:
-    """As many samples: drawn anew from a data set, the first batches of a stream."""
+    """As many samples a rank: drawn anew from a data set, the first batches of a stream."""
     if isinstance(reader, MapReader):
-        return replace(reader, samples=samples, skipped=[], notes=[]), None
+        if reader.ranks.size > 1:  # whole batches
+            samples -= samples % reader.batch_size
+        return replace(reader, samples=samples * reader.ranks.size, notes=[]), None
     assert stream is not None
-    return reader, first_samples(stream, samples)
+    return reader, first_samples(stream, samples, ALONE)
 
 
 def _needs(memory: MemoryEstimate, samples: int) -> str:
@@ -148,11 +175,15 @@ def _needs(memory: MemoryEstimate, samples: int) -> str:
 def memory_estimate(
     trial: Trial, first: Batch, samples: int, conditions: Conditions, limit: int | None
 ) -> MemoryEstimate:
-    """What `exact` would hold of `samples` samples; `limit` in bytes, None: what is free."""
+    """What `exact` would hold of `samples` samples; `limit` in bytes, None: what is free.
+
+    On every rank: those that work on one device share what is free.
+    """
     device = conditions.device
     per_sample = int(SLACK * trial.live_bytes) + _bytes_of(first)
     extra = _extra(trial, first)
-    limit = limit if limit is not None else int(SHARE * free_memory(device))
+    if limit is None:
+        limit = int(SHARE * free_memory(device) / conditions.ranks.sharing(device))
     return MemoryEstimate(per_sample, per_sample * samples + extra, limit, str(device))
 
 
@@ -161,9 +192,10 @@ def fitting_samples(memory: MemoryEstimate, trial: Trial, first: Batch) -> int:
     return max(0, (memory.limit - _extra(trial, first)) // max(1, memory.per_sample))
 
 
-def _fitting_host(first: Batch, samples: int) -> int:
+def _fitting_host(first: Batch, samples: int, ranks: Ranks) -> int:
     """How many of the samples' data the host can hold while they are worked on."""
-    return min(samples, int(SHARE * free_memory(_CPU)) // max(1, _bytes_of(first)))
+    room = int(SHARE * free_memory(_CPU) / ranks.sharing(_CPU))
+    return min(samples, room // max(1, _bytes_of(first)))
 
 
 def _extra(trial: Trial, first: Batch) -> int:
@@ -181,49 +213,58 @@ def _hold(
     reader: Reader,
     stream: list[Batch] | None,
     first: Batch,
-    samples: int,
     method: Method,
     conditions: Conditions,
 ) -> Batches:
     """The data in memory, or read again for every pass where there are too many."""
-    seed, device = conditions.seed, conditions.device
+    seed, device, ranks = conditions.seed, conditions.device, reader.ranks
     if stream is not None:
-        groups = 1 + max(int(batch.groups.max()) for batch in stream)
-        return Batches(stream, groups, samples)
-    large = _bytes_of(first) * samples > HELD * free_memory(_CPU)
-    if method != "exact" and large:
+        groups = 1 + max(ranks.gather(max((int(b.groups.max()) for b in stream), default=0)))
+        return Batches(stream, groups, _samples(reader, stream))
+    assert isinstance(reader, MapReader)
+    samples = reader.samples or 0
+    share = _bytes_of(first) * largest_share(reader, None, samples)
+    large = share > HELD * free_memory(_CPU) / ranks.sharing(_CPU)
+    if method != "exact" and any(ranks.gather(large)):
         return Batches(reader, reader.groups, samples, partial(reseed, seed, device))
-    batches = list(reader)
-    return Batches(batches, reader.groups, sum(batch.size for batch in batches))
+    with ranks.as_one():
+        batches = list(reader)
+    return Batches(batches, reader.groups, sum(ranks.gather(sum(b.size for b in batches))))
 
 
 def _pooled(reader: Reader) -> list[Batch]:
     """A stream, read to its end, its fine groups pooled into as many as its size allows."""
-    batches, room = [], HostRoom()
+    batches, room = [], HostRoom(reader.ranks)
     for batch in reader:
         batches.append(batch)
         room.take(batch.data, batch.size)
-    samples = sum(batch.size for batch in batches)
+    samples = sum(reader.ranks.gather(sum(batch.size for batch in batches)))
     if not samples:
         return []
     final = reader.final_groups(samples)
-    return [Batch(batch.index, batch.data, final[batch.groups]) for batch in batches]
+    return [replace(batch, groups=final[batch.groups]) for batch in batches]
 
 
-def first_samples(batches: list[Batch], samples: int) -> list[Batch]:
-    """As many whole batches as hold at most so many samples, at least one; groups from 0 on."""
-    kept: list[Batch] = []
+def first_samples(batches: list[Batch], samples: int, ranks: Ranks) -> list[Batch]:
+    """As many whole batches as hold at most so many samples, at least one; groups from 0 on.
+
+    Of the batches of all ranks in their order; each rank gets those of its own.
+    """
+    of_all = [one for part in ranks.gather([(b.index, b.groups) for b in batches]) for one in part]
+    kept: set[int] = set()
+    used: set[int] = set()
     count = 0
-    for batch in batches:
-        if kept and count + batch.size > samples:
+    for index, groups in sorted(of_all, key=lambda one: one[0]):
+        if kept and count + len(groups) > samples:
             break
-        kept.append(batch)
-        count += batch.size
-    used = sorted({group for batch in kept for group in batch.groups.tolist()})
-    rank = {group: i for i, group in enumerate(used)}
+        kept.add(index)
+        used.update(groups.tolist())
+        count += len(groups)
+    rank = {group: i for i, group in enumerate(sorted(used))}
     return [
-        Batch(b.index, b.data, torch.tensor([rank[g] for g in b.groups.tolist()], device="cpu"))
-        for b in kept
+        replace(b, groups=torch.tensor([rank[g] for g in b.groups.tolist()], device="cpu"))
+        for b in batches
+        if b.index in kept
     ]
 
 

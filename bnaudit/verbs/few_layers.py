@@ -14,6 +14,7 @@ from bnaudit.engine.exact import Done, exact
 from bnaudit.engine.layers import BNLayer
 from bnaudit.engine.outputs import OutputComparison, Task
 from bnaudit.engine.population import Calibration, Result, Statistics
+from bnaudit.engine.ranks import ALONE, Ranks
 from bnaudit.engine.state import Applied
 from bnaudit.engine.trial import Trial, outputs_differ
 from bnaudit.errors import ModelError
@@ -42,30 +43,34 @@ def corrected_condition(
 
     Raises `ModelError` where a forward of its own does not give what it gave among the others.
     """
-    groups = groups_of(batches)
+    ranks = conditions.ranks
+    groups = groups_of(batches, ranks)
     work = Calibration(model, layers, batches, groups, conditions, _as_it_is, advance)
     together: list[Any] = []
 
     def keep(batch: Batch, output: Any) -> None:
-        if batch.index == batches[0].index:
+        if batch is batches[0]:
             together.append(output)
         if done is not None:
             done(batch, output)
 
     result = exact(work, trial, keep)
-    with Applied(result.statistics):
-        alone = work.forward(batches[0])
-    if not trial.stochastic and outputs_differ(together[0], alone):
-        raise ModelError(
-            "the forwards influence each other when they run together (does the model, or a hook, "
-            "keep state of its own during a forward?)"
-        )
+    with ranks.as_one():
+        for batch in batches[:1]:  # of this rank, which may have none
+            with Applied(result.statistics):
+                alone = work.forward(batch)
+            if not trial.stochastic and outputs_differ(together[0], alone):
+                raise ModelError(
+                    "the forwards influence each other when they run together (does the model, or "
+                    "a hook, keep state of its own during a forward?)"
+                )
     return result
 
 
-def groups_of(batches: Iterable[Batch]) -> int:
-    """The number of jackknife groups that the batches are dealt to."""
-    return 1 + max(int(batch.groups.max()) for batch in batches)
+def groups_of(batches: Iterable[Batch], ranks: Ranks = ALONE) -> int:
+    """The number of jackknife groups that the batches of all ranks are dealt to."""
+    own = max((int(batch.groups.max()) for batch in batches), default=0)
+    return 1 + max(ranks.gather(own))
 
 
 def _as_it_is(layer: BNLayer, mean: Tensor, var: Tensor) -> Statistics:
@@ -90,7 +95,8 @@ class Search:
         They do when recalibrating them alone leaves at most `WITHIN` of what recalibrating all of
         them does to the outputs. It is taken that more layers leave less.
         """
-        batches = first_samples(self.batches, SEARCH_SAMPLES)
+        ranks = self.conditions.ranks
+        batches = first_samples(self.batches, SEARCH_SAMPLES, ranks)
         reference: dict[int, Any] = {}
 
         def keep(batch: Batch, output: Any) -> None:
@@ -106,7 +112,7 @@ class Search:
                 for batch in batches:
                     moved = self.conditions.moved(batch)
                     distance.add(batch, self.conditions.run(self.model, moved, batch))
-            return distance.result()
+            return distance.result(ranks)
 
         start = left(0)
         if start is None:
@@ -124,7 +130,7 @@ class Search:
         return replace(
             found,
             layers_that_matter=tuple(layer.name for layer in ranked[:high]),
-            search_samples=sum(batch.size for batch in batches),
+            search_samples=sum(ranks.gather(sum(batch.size for batch in batches))),
             effect=effect,
             full_effect=full,
             left_effect=rest,
@@ -151,8 +157,9 @@ class _Distance:
         """The outputs of one batch."""
         self._comparison.pair(self._reference[batch.index], output, None, batch.size)
 
-    def result(self) -> tuple[Effect, float] | None:
+    def result(self, ranks: Ranks) -> tuple[Effect, float] | None:
         """Mean KL(reference ‖ these) of class scores, relative RMS difference of other outputs."""
+        self._comparison.together(ranks)
         figures = self._comparison.result(())
         if figures.kl is not None:
             return "kl", figures.kl

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from bnaudit.engine.batches import Batch, labels_of, select_samples
+from bnaudit.engine.ranks import ALONE
 from bnaudit.engine.regroup import regrouped
 from bnaudit.errors import InputError
 from bnaudit.stats.arrangements import Ints
@@ -55,7 +56,7 @@ def read_pool(reader: Reader, named: dict[str, By], progress: Callable[[int], No
     Raises `InputError` where they do not fit into memory, or cannot be put into one batch.
     """
     batches: list[Batch] = []
-    room = HostRoom()
+    room = HostRoom(ALONE)
     values: dict[str, list[str]] = {name: [] for name in named}
     for batch in reader:
         room.take((batch.data,) * COPIES, batch.size)

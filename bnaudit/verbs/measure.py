@@ -11,7 +11,9 @@ from torch.utils.data import Dataset
 
 from bnaudit.config.defaults import BATCH_SIZE, SAMPLES
 from bnaudit.engine.batches import default_forward
-from bnaudit.engine.conditions import Conditions
+from bnaudit.engine.conditions import Conditions, Subject
+from bnaudit.engine.layers import find_layers
+from bnaudit.engine.ranks import joined
 from bnaudit.engine.wrappers import unwrap
 from bnaudit.errors import InputError
 from bnaudit.findings.policy import DEFAULT, Policy
@@ -19,6 +21,7 @@ from bnaudit.results import Audit, ModelInfo
 from bnaudit.verbs import attribution
 from bnaudit.verbs.bars import Bar, no_bar
 from bnaudit.verbs.devices import device_of, usable_device
+from bnaudit.verbs.in_step import in_step
 from bnaudit.verbs.measurement import measure_with
 from bnaudit.verbs.samples import check_positive
 from bnaudit.verbs.sources import Source, reader_of
@@ -57,6 +60,7 @@ def measure(
     train_data: Dataset[Any] | Iterable[Any] | None = None,
     policy: Policy = DEFAULT,
     progress: Bar | None = None,
+    ranks: Literal["all", "alone"] = "all",
 ) -> Audit:
     """Measure every BatchNorm layer of `model` on `data`, and leave the model as it was.
 
@@ -83,6 +87,9 @@ def measure(
         train_data: what the model was trained on: tells wrong estimates from data that moved.
         policy: which findings are wanted, and their thresholds (`bnaudit.Policy`).
         progress: called as progress(what, total, unit), gives a context of `advance(done)`.
+        ranks: where torch.distributed is initialised, "all" of its ranks call this and share the
+            work: a Dataset or a DataLoader over one is dealt to them, other iterables are each
+            rank's own part. Every rank gets the same Audit. "alone": this process does it all.
 
     Returns:
         The Audit: `audit.findings`, `audit.layers`, `audit.network`, `audit.to_frame()`; shifts in
@@ -92,40 +99,48 @@ def measure(
         ModelError: the model cannot be audited, or cannot take the data.
         NonFiniteError: an activation is NaN or infinite; names the layer and the batch.
         InputError: the data are empty, or labels and outputs do not fit.
+        RankError: another rank failed, or is gone.
 
     Example:
         >>> audit = bnaudit.measure(model, loader)  # doctest: +SKIP
         >>> audit.to_frame()[["name", "total_shift", "batch_noise"]]  # doctest: +SKIP
     """
     check_positive("train_batch_size", train_batch_size)
+    check_positive("batch_size", batch_size)
     inner = unwrap(model)
     target = usable_device(device, "device") if device is not None else None
     where = target or device_of(inner)
-    conditions = Conditions(
-        forward or default_forward, where, target, autocast(dtype), channels_last, seed
-    )
-    check_positive("batch_size", batch_size)
     size = pass_batch_size(batch_size, train_batch_size)
-    reader = reader_of(data, size, samples, seed, workers, where)
-    train = None
-    if train_data is not None:
-        trained = reader_of(train_data, size, samples, seed, workers, where)
-        train = Source(trained, f"{type(train_data).__name__} object")
-    source = ModelInfo(type(inner).__qualname__, parameters=0, bn_layers={})
-    return measure_with(
-        model,
-        reader,
-        conditions,
-        model_info=source,
-        data_source=f"{type(data).__name__} object",
-        train_batch_size=train_batch_size,
-        task=task,
-        compare=compare,
-        attribute=attribute,
-        train=train,
-        policy=policy,
-        progress=progress or no_bar,
-    )
+    with joined(ranks) as together:
+        conditions = Conditions(
+            forward or default_forward,
+            where,
+            target,
+            autocast(dtype),
+            channels_last,
+            seed,
+            together,
+        )
+        reader = reader_of(data, size, samples, seed, workers, where, together)
+        train = None
+        if train_data is not None:
+            trained = reader_of(train_data, size, samples, seed, workers, where, together)
+            train = Source(trained, f"{type(train_data).__name__} object")
+        with in_step(Subject(inner, find_layers(inner), conditions)):
+            return measure_with(
+                model,
+                reader,
+                conditions,
+                model_info=ModelInfo(type(inner).__qualname__, parameters=0, bn_layers={}),
+                data_source=f"{type(data).__name__} object",
+                train_batch_size=train_batch_size,
+                task=task,
+                compare=compare,
+                attribute=attribute,
+                train=train,
+                policy=policy,
+                progress=progress if progress is not None and together.is_first else no_bar,
+            )
 
 
 def pass_batch_size(batch_size: int, train_batch_size: int | None) -> int:

@@ -14,6 +14,7 @@ from bnaudit.engine.conditions import Conditions, Subject
 from bnaudit.engine.layers import BNLayer, find_layers
 from bnaudit.engine.outputs import Task
 from bnaudit.engine.passes import NO_MINI_BATCHES, Measurement, measure_pass
+from bnaudit.engine.ranks import ALONE
 from bnaudit.engine.wrappers import unwrap
 from bnaudit.errors import InputError, ModelError, NonFiniteError
 from bnaudit.findings import commands
@@ -22,15 +23,15 @@ from bnaudit.findings.conclude import conclude
 from bnaudit.findings.policy import DEFAULT, Policy
 from bnaudit.findings.rules.preprocessing import CODE
 from bnaudit.findings.verdict import judge
-from bnaudit.results import Audit, ModelInfo, Request, TrainedOn
+from bnaudit.results import Audit, DataChecks, ModelInfo, Preprocessing, Request, TrainedOn
 from bnaudit.results.state import State
 from bnaudit.verbs import attribution
 from bnaudit.verbs.bars import Bar
 from bnaudit.verbs.circumstances import about
-from bnaudit.verbs.data_checks import check_data
+from bnaudit.verbs.data_checks import CHECKED_SAMPLES, ORDER_SAMPLES, check_data
 from bnaudit.verbs.figures import audit_layer, channel_table, describe_layer
 from bnaudit.verbs.other_eps import try_other_eps
-from bnaudit.verbs.preprocessing import try_preprocessing
+from bnaudit.verbs.preprocessing import MOST_SAMPLES, try_preprocessing
 from bnaudit.verbs.samples import Reader, check_positive
 from bnaudit.verbs.sources import Source, data_info
 from bnaudit.verbs.stored_state import state_of_model
@@ -39,6 +40,9 @@ from bnaudit.verbs.weights import Weights
 
 KEPT_SAMPLES = 256
 """So many of the samples are looked at again, for what they tell about the data themselves."""
+
+CHECKED = max(KEPT_SAMPLES, MOST_SAMPLES, CHECKED_SAMPLES, ORDER_SAMPLES)
+"""So many at most are looked at by any of the checks."""
 
 
 def measure_with(
@@ -86,7 +90,8 @@ def measure_with(
     stored = replace(stored, recalibrate=commands.recalibrate(audit))
     if any(layer.role == "estimated" for layer in layers):
         wanted = _attributed(attribute)
-        kept = attribution.Kept(reader, max(wanted, KEPT_SAMPLES))
+        ranks = conditions.ranks
+        kept = attribution.Kept(reader, max(wanted, KEPT_SAMPLES), ranks)
         try:
             with progress("measuring", reader.total, "samples") as advance:
                 seen = measure_pass(
@@ -98,14 +103,14 @@ def measure_with(
                     mini_batch_size=train_batch_size or reader.mini_batch_size,
                     task=task,
                     compare=compare,
-                    progress=advance,
+                    progress=ranks.shared(advance),
                 )
         except NonFiniteError as error:
             raise _explained(error, stored) from error
         if not seen.records:
             raise ModelError(none_reached(layers))
         audit = _with_figures(audit, layers, seen, reader, data_source, transform)
-        if kept.batches and audit.audited:
+        if audit.audited and any(ranks.gather(bool(kept.batches))):
             subject = Subject(inner, layers, conditions)
             audit = _with_checks(audit, subject, stored, kept, task, policy)
             if wanted:
@@ -133,19 +138,25 @@ def _with_checks(
 ) -> Audit:
     """What the first samples tell about the data, before anything is blamed on the estimates.
 
-    A model that does not bear being run again leaves a note.
+    A model that does not bear being run again leaves a note. One rank looks, on its own.
     """
-    try:
-        with subject.conditions.entered(subject.model):
-            checks = check_data(audit, subject, kept)
-            other_eps = try_other_eps(subject, stored, kept.as_given(KEPT_SAMPLES), task)
+    ranks = subject.conditions.ranks
+    alone = replace(subject, conditions=replace(subject.conditions, ranks=ALONE))
+    kept = kept.of_all_ranks(CHECKED)
+
+    def checked() -> tuple[Preprocessing | None, DataChecks]:
+        with alone.conditions.entered(alone.model):
+            checks = check_data(audit, alone, kept)
+            other_eps = try_other_eps(alone, stored, kept.as_given(KEPT_SAMPLES), task)
             wanted = policy.wants(find_rule(CODE))
-            preprocessing = try_preprocessing(subject, kept.regrouped()) if wanted else None
+            tried = try_preprocessing(alone, kept.regrouped()) if wanted else None
+        return tried, replace(checks, other_eps=other_eps)
+
+    try:
+        preprocessing, checks = ranks.from_first(checked)
     except (ModelError, NonFiniteError) as error:
         return replace(audit, notes=(*audit.notes, f"the data were not checked: {error}"))
-    return replace(
-        audit, preprocessing=preprocessing, data_checks=replace(checks, other_eps=other_eps)
-    )
+    return replace(audit, preprocessing=preprocessing, data_checks=checks)
 
 
 def _explained(error: NonFiniteError, stored: State) -> NonFiniteError:
@@ -171,7 +182,7 @@ def _on_training_data(
             subject.conditions,
             mini_batch_size=NO_MINI_BATCHES,
             task=task,
-            progress=advance,
+            progress=subject.conditions.ranks.shared(advance),
         )
     return trained_on(
         subject.layers,

@@ -13,6 +13,7 @@ from bnaudit.config.defaults import CALIBRATION_SAMPLES
 from bnaudit.engine.batches import default_forward
 from bnaudit.engine.conditions import Conditions
 from bnaudit.engine.memory import parse_size
+from bnaudit.engine.ranks import joined
 from bnaudit.engine.wrappers import unwrap
 from bnaudit.errors import InputError
 from bnaudit.findings.policy import DEFAULT, Policy
@@ -20,6 +21,7 @@ from bnaudit.results import Method, ModelInfo
 from bnaudit.verbs.bars import Bar, no_bar
 from bnaudit.verbs.calibration import Choice
 from bnaudit.verbs.devices import device_of, usable_device
+from bnaudit.verbs.in_step import level
 from bnaudit.verbs.measure import DEFAULT_BATCH_SIZE, autocast
 from bnaudit.verbs.recalibration import Limits, Recalibration, recalibrate_with
 from bnaudit.verbs.samples import check_positive
@@ -57,6 +59,7 @@ def recalibrate(
     policy: Policy = DEFAULT,
     progress: Bar | None = None,
     say: Callable[[str], None] | None = None,
+    ranks: Literal["all", "alone"] = "all",
 ) -> Recalibration:
     """Recalibrate the BatchNorm statistics of `model` on `data`, and verify them.
 
@@ -88,6 +91,8 @@ def recalibrate(
         policy: whether wrong preprocessing (BN301) is looked for, and its thresholds.
         progress: called as progress(what, total, unit), gives a context of `advance(done)`.
         say: called with a line about what is going on.
+        ranks: as for `measure`. Where the statistics are accepted, all ranks have the same ones
+            in every layer afterwards: those that did not change are the first rank's.
 
     Returns:
         The Recalibration: `result.report`, `result.decision`, `result.applied`, `result.revert()`.
@@ -96,17 +101,12 @@ def recalibrate(
         ModelError: the model cannot be recalibrated, or cannot take the data.
         NonFiniteError: an activation is NaN or infinite; names the layer and the batch.
         InputError: the data or the arguments do not fit, or the data are preprocessed wrongly.
+        RankError: another rank failed, or is gone.
 
     Example:
         >>> result = bnaudit.recalibrate(model, loader, verify=heldout)  # doctest: +SKIP
         >>> result.decision.sentence, result.applied  # doctest: +SKIP
     """
-    inner = unwrap(model)
-    target = usable_device(device, "device") if device is not None else None
-    where = target or device_of(inner)
-    conditions = Conditions(
-        forward or default_forward, where, target, autocast(dtype), channels_last, seed
-    )
     _check_arguments(method, momentum, prior, above, max_memory, max_loss)
     check_positive("batch_size", batch_size)
     if verify is not None and verify_split is not None:
@@ -115,29 +115,43 @@ def recalibrate(
         raise InputError("verify is the calibration data: give others, or verify_split")
     if verify_samples is not None and verify is None and verify_split is None:
         raise InputError("verify_samples needs verify or verify_split")
-    made = reader_of(data, batch_size, samples, seed, workers, where)
-    calibration, verification = Source(made, f"{type(data).__name__} object"), None
-    if verify is not None:
-        other = reader_of(verify, batch_size, verify_samples, seed, workers, where)
-        verification = Source(other, f"{type(verify).__name__} object")
-    elif verify_split is not None:
-        calibration, verification = calibration.split(verify_split, verify_samples)
     limit = parse_size(str(max_memory), "max_memory") if max_memory is not None else None
     patterns = (layers,) if isinstance(layers, str) else tuple(layers)
-    result = recalibrate_with(
-        model,
-        calibration,
-        verification,
-        conditions,
-        Choice(method, momentum, prior, above, limit, all_samples=samples is None),
-        Limits(patterns, include_frozen, max_loss / 100, force, policy.checked()),
-        model_info=ModelInfo(type(inner).__qualname__, parameters=0, bn_layers={}),
-        task=task,
-        progress=progress or no_bar,
-        say=say or _say_nothing,
-    )
-    if result.decision.use:
-        result.apply()
+    inner = unwrap(model)
+    target = usable_device(device, "device") if device is not None else None
+    where = target or device_of(inner)
+    with joined(ranks) as together:
+        conditions = Conditions(
+            forward or default_forward,
+            where,
+            target,
+            autocast(dtype),
+            channels_last,
+            seed,
+            together,
+        )
+        made = reader_of(data, batch_size, samples, seed, workers, where, together)
+        calibration, verification = Source(made, f"{type(data).__name__} object"), None
+        if verify is not None:
+            other = reader_of(verify, batch_size, verify_samples, seed, workers, where, together)
+            verification = Source(other, f"{type(verify).__name__} object")
+        elif verify_split is not None:
+            calibration, verification = calibration.split(verify_split, verify_samples)
+        result = recalibrate_with(
+            model,
+            calibration,
+            verification,
+            conditions,
+            Choice(method, momentum, prior, above, limit, all_samples=samples is None),
+            Limits(patterns, include_frozen, max_loss / 100, force, policy.checked()),
+            model_info=ModelInfo(type(inner).__qualname__, parameters=0, bn_layers={}),
+            task=task,
+            progress=progress if progress is not None and together.is_first else no_bar,
+            say=say if say is not None and together.is_first else _say_nothing,
+        )
+        if result.decision.use:
+            level(inner, together)
+            result.apply()
     return result
 
 

@@ -15,6 +15,7 @@ from bnaudit.engine.layers import BNLayer, find_layers
 from bnaudit.engine.outputs import Task
 from bnaudit.engine.paired import Paired, paired_pass
 from bnaudit.engine.population import Result, Statistics
+from bnaudit.engine.ranks import ALONE
 from bnaudit.engine.wrappers import unwrap
 from bnaudit.errors import InputError, ModelError, one_line
 from bnaudit.findings.catalogue import find_rule
@@ -25,9 +26,10 @@ from bnaudit.results import Decision, ModelInfo, Recalibrated
 from bnaudit.verbs.bars import Bar
 from bnaudit.verbs.calibration import Choice, Plan, calibrate, in_lockstep_as_alone, make_plan
 from bnaudit.verbs.circumstances import about
+from bnaudit.verbs.in_step import first_of_all_ranks, in_step
 from bnaudit.verbs.measurement import none_reached
 from bnaudit.verbs.mixing import MixingRule, own_statistics
-from bnaudit.verbs.preprocessing import try_preprocessing
+from bnaudit.verbs.preprocessing import MOST_SAMPLES, try_preprocessing
 from bnaudit.verbs.recalibrated_layers import LayerDescriber, largest, left_alone
 from bnaudit.verbs.selection import check_patterns, select_layers
 from bnaudit.verbs.sources import Source, data_info
@@ -122,8 +124,8 @@ def recalibrate_with(
     if not layers:
         raise ModelError("the model has no BatchNorm layer: there is nothing to recalibrate")
     check_patterns(layers, limits.patterns)
-    subject = Subject(inner, layers, conditions)
-    with conditions.entered(inner):
+    subject, ranks = Subject(inner, layers, conditions), conditions.ranks
+    with conditions.entered(inner), in_step(subject), ranks.as_one():
         plan = make_plan(subject, calibration.reader, choice, say)
         if not plan.trial.calls and any(layer.role == "estimated" for layer in layers):
             raise ModelError(none_reached(layers))
@@ -143,7 +145,7 @@ def recalibrate_with(
                     subject,
                     verification,
                     found.statistics,
-                    plan.batches.hashes,
+                    set().union(*ranks.gather(plan.batches.hashes)),
                     max_loss=limits.max_loss,
                     task=task,
                     progress=advance,
@@ -195,7 +197,9 @@ def _preprocessed_wrongly(subject: Subject, plan: Plan, limits: Limits) -> tuple
     rule = find_rule(CODE)
     if not limits.policy.wants(rule):
         return ()
-    tried = try_preprocessing(subject, plan.batches)
+    looked_at = first_of_all_ranks(plan.batches, MOST_SAMPLES, subject.conditions.ranks)
+    alone = replace(subject, conditions=replace(subject.conditions, ranks=ALONE))
+    tried = subject.conditions.ranks.from_first(lambda: try_preprocessing(alone, looked_at))
     wrong = explained(tried, limits.policy.limits(rule)) if tried is not None else None
     if wrong is None:
         return ()
@@ -226,9 +230,12 @@ def _calibrate(
 
     def attempt(plan: Plan) -> tuple[Plan, Result, Paired]:
         rule.forget()
-        with progress(f"recalibrating ({plan.method})", *_steps(plan, chosen)) as advance:
-            found = calibrate(subject, chosen, plan, rule, choice, advance)
-        return plan, found, _check(subject, plan, found, progress)
+        with ranks.as_one():
+            with progress(f"recalibrating ({plan.method})", *_steps(plan, chosen)) as advance:
+                found = calibrate(subject, chosen, plan, rule, choice, advance)
+            return plan, found, _check(subject, plan, found, progress)
+
+    ranks = subject.conditions.ranks
 
     try:
         made = attempt(plan)
@@ -256,10 +263,10 @@ def _settled(plan: Plan, found: Result, calibrated: Paired) -> bool:
 
 def _check(subject: Subject, plan: Plan, found: Result, progress: Bar) -> Paired:
     """The calibration data under the old and the new statistics, one batch after another."""
-    data = plan.batches
+    data, shared = plan.batches, subject.conditions.ranks.shared
     with progress("checking on the calibration data", data.samples, "samples") as advance:
         return paired_pass(
-            subject, data, data.groups, found.statistics, task="other", progress=advance
+            subject, data, data.groups, found.statistics, task="other", progress=shared(advance)
         )
 
 

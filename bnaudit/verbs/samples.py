@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Protocol, cast
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from bnaudit.engine.batches import Batch, batch_size, slice_batch
+from bnaudit.engine.ranks import ALONE, Ranks
 from bnaudit.errors import InputError, one_line
 from bnaudit.stats.jackknife import deal, group_count
 from bnaudit.targets.samples import Loaded, SkipBad
@@ -25,12 +26,12 @@ RUNS_PER_BATCH = 16
 
 
 class Reader(Protocol):
-    """Batches in reading order. `groups` is the number in use while reading."""
+    """Batches in reading order: those of one rank. `groups` is the number in use while reading."""
 
     groups: int
     available: int | None
-    skipped: list[str]
     notes: list[str]
+    ranks: Ranks
 
     @property
     def total(self) -> int | None:
@@ -53,8 +54,14 @@ class Reader(Protocol):
     def final_groups(self, samples: int) -> Tensor:
         """For each group in use, the group it is pooled into once `samples` have been read."""
 
+    def skipped(self) -> tuple[str, ...]:
+        """The samples that no rank could read in the last pass. On every rank."""
+
     def fingerprint(self) -> str:
-        """A short hash of what was read: the same data, order and preprocessing give the same."""
+        """A short hash of what was read: the same data, order and preprocessing give the same.
+
+        On every rank.
+        """
 
 
 def check_positive(what: str, number: int | None) -> None:
@@ -82,7 +89,8 @@ class MapReader:
 
     Every batch and every group is then a random draw. `samples` None reads all. `part` limits what
     is drawn from to a stretch of the random order: readers of parts that do not overlap have no
-    sample in common.
+    sample in common. Of several ranks each reads every so many-th batch: together they read what
+    one would, in the same batches and groups.
     """
 
     dataset: Dataset[Any]
@@ -94,8 +102,8 @@ class MapReader:
     pin_memory: bool = False
     skip_bad: bool = False
     part: tuple[float, float] = (0.0, 1.0)
-    skipped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    ranks: Ranks = ALONE
 
     def __post_init__(self) -> None:
         self.available: int | None = len(cast(Sized, self.dataset))
@@ -114,38 +122,44 @@ class MapReader:
         self._order = order[: self.samples]
         self._group = deal(self.samples, self.groups)
         self._fingerprint = Fingerprint()
+        self._skipped: list[tuple[int, str]] = []
         self._read: list[Tensor] = []
 
     def __iter__(self) -> Iterator[Batch]:
+        self._skipped.clear()  # of an earlier pass
+        self._read.clear()
+        self._fingerprint = Fingerprint()
+        batches = -(-cast(int, self.samples) // self.batch_size)
+        for positions, batch in self._batches(range(self.ranks.rank, batches, self.ranks.size)):
+            self._read.append(self._order[positions])
+            self._fingerprint.add(batch.data, positions.tolist())
+            yield batch
+        if self.ranks.size == 1 and not self._read:
+            first = self._skipped[0][1]
+            raise InputError(
+                f"none of the {self.samples} samples could be read; the first: {first}"
+            )
+
+    def _batches(self, indices: Sequence[int]) -> Iterator[tuple[Tensor, Batch]]:
+        """The batches of these numbers, with the places of their samples in the reading order."""
+        size = self.batch_size
         # The loader draws a seed for its workers from this generator, not from the global one.
         loader = DataLoader(
             self.dataset,
-            batch_size=self.batch_size,
-            sampler=self._order.tolist(),
+            batch_sampler=[self._order[i * size : (i + 1) * size].tolist() for i in indices],
             num_workers=self.workers,
             collate_fn=SkipBad(self.collate or default_collate),
             pin_memory=self.pin_memory,
             generator=torch.Generator("cpu").manual_seed(self.seed),
         )
-        first, usable = 0, False
-        self.skipped.clear()  # of an earlier pass
-        self._read.clear()
-        self._fingerprint = Fingerprint()
-        for index, loaded in enumerate(loader):
+        for index, loaded in zip(indices, loader, strict=True):
+            first = index * size
             positions = self._kept(loaded, first)
-            first = min(first + self.batch_size, cast(int, self.samples))
-            if loaded.batch is None:
-                continue
-            usable = True
-            self._read.append(self._order[positions])
-            self._fingerprint.add(loaded.batch, len(positions))
-            yield Batch(index, loaded.batch, self._group[positions])
-        if not usable:
-            raise InputError(
-                f"none of the {self.samples} samples could be read; the first: {self.skipped[0]}"
-            )
+            if loaded.batch is not None:
+                yield positions, Batch(index, loaded.batch, self._group[positions], first)
 
     def _kept(self, loaded: Loaded, first: int) -> Tensor:
+        """The places in the reading order of the samples that could be read."""
         if loaded.error is not None:
             raise InputError(loaded.error)
         for bad in loaded.bad:
@@ -154,7 +168,7 @@ class MapReader:
                     f"cannot read {bad.source}: {bad.error}. Mend or remove it, or leave such "
                     "samples out with --skip-bad"
                 )
-            self.skipped.append(f"{bad.source}: {bad.error}")
+            self._skipped.append((first, f"{bad.source}: {bad.error}"))
         return torch.tensor(loaded.kept, dtype=torch.long, device="cpu") + first
 
     @property
@@ -189,9 +203,14 @@ class MapReader:
         """The groups were right from the start."""
         return torch.arange(self.groups, device="cpu")
 
+    def skipped(self) -> tuple[str, ...]:
+        """In reading order."""
+        of_all = [one for part in self.ranks.gather(self._skipped) for one in part]
+        return tuple(text for _, text in sorted(of_all, key=lambda one: one[0]))
+
     def fingerprint(self) -> str:
         """Over the length, the order and what was read in the last pass, in whatever batches."""
-        return self._fingerprint.hexdigest(self.available, self._order.tolist())
+        return self._fingerprint.hexdigest(self.ranks, self.available, self._order.tolist())
 
 
 def _length(loader: DataLoader[Any]) -> int | None:
@@ -214,21 +233,26 @@ class StreamReader:
     """Any iterable of batches, in its own order, to its end or to `samples` samples.
 
     Samples are dealt to groups in turn, inside each batch: with a loader that shuffles, groups
-    and batches are random draws; with one that does not, they are what it makes them.
+    and batches are random draws; with one that does not, they are what it makes them. On several
+    ranks each one's iterable is its own part of the data, and `samples` are those of all.
     """
 
     batches: Iterable[Any]
     samples: int | None = None
     batch_size: int | None = None
     source: str = "the data"
-    skipped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    ranks: Ranks = ALONE
 
     def __post_init__(self) -> None:
         self.groups = STREAM_GROUPS
         self._dealt = 0
         self.available: int | None = None
         check_positive("samples", self.samples)
+        self._limit = self.samples
+        if self.samples is not None:
+            more = self.ranks.rank < self.samples % self.ranks.size
+            self._limit = self.samples // self.ranks.size + more
         if isinstance(self.batches, DataLoader):
             self.batch_size = self.batch_size or self.batches.batch_size
             self.available = _length(self.batches)
@@ -238,24 +262,29 @@ class StreamReader:
     def __iter__(self) -> Iterator[Batch]:
         read = 0
         self._fingerprint, self._sizes = Fingerprint(), []
+        rank, ranks, limit = self.ranks.rank, self.ranks.size, self._limit
+        if limit == 0:
+            return
         for index, data in enumerate(told(self.batches, self.source)):
             size = batch_size(data)
             if size == 0:
                 continue
-            if self.samples is not None and read + size > self.samples:
-                data = slice_batch(data, 0, self.samples - read, size)
-                size = self.samples - read
+            if limit is not None and read + size > limit:
+                data = slice_batch(data, 0, limit - read, size)
+                size = limit - read
             self.batch_size = self.batch_size or size
-            self._fingerprint.add(data, size)
+            places = [rank + ranks * (read + i) for i in range(size)]
+            self._fingerprint.add(data, places)
             self._sizes.append(size)
             run = -(-size // RUNS_PER_BATCH)
             runs = torch.arange(size, device="cpu") // run
-            yield Batch(index, data, (self._dealt + runs) % STREAM_GROUPS)
+            groups = (self._dealt + runs) % STREAM_GROUPS
+            yield Batch(rank + ranks * index, data, groups, ranks * read)
             self._dealt += int(runs[-1]) + 1
             read += size
             if self.available is not None and read > self.available:
                 self.available = None  # samples come twice, or the length is not that of the data
-            if self.samples is not None and read >= self.samples:
+            if limit is not None and read >= limit:
                 break
 
     @property
@@ -282,9 +311,14 @@ class StreamReader:
 
     def final_groups(self, samples: int) -> Tensor:
         """Pool the fine groups into as many as `samples` allow."""
-        groups = max(1, min(group_count(samples), self._dealt))
+        dealt = self._dealt if self.ranks.size == 1 else STREAM_GROUPS
+        groups = max(1, min(group_count(samples), dealt))
         return torch.arange(STREAM_GROUPS, device="cpu") % groups
+
+    def skipped(self) -> tuple[str, ...]:
+        """A stream leaves out nothing."""
+        return ()
 
     def fingerprint(self) -> str:
         """Over what was read in the last pass, and in which batches: they make the groups."""
-        return self._fingerprint.hexdigest(self._sizes)
+        return self._fingerprint.hexdigest(self.ranks, self.ranks.gather(self._sizes))

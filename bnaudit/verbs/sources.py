@@ -7,12 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from bnaudit.engine.batches import batch_size, data_bytes
 from bnaudit.engine.memory import SHARE, free_memory
+from bnaudit.engine.ranks import ALONE, Ranks
 from bnaudit.errors import InputError
 from bnaudit.results import DataInfo
+from bnaudit.targets.data import chosen_samples
+from bnaudit.targets.samples import Readable
 from bnaudit.verbs.samples import MapReader, Reader, StreamReader, told
 
 
@@ -23,23 +26,46 @@ def reader_of(
     seed: int,
     workers: int,
     device: torch.device,
+    ranks: Ranks = ALONE,
 ) -> Reader:
-    """A map-style data set is drawn from in an order of ours; anything else is read as it comes."""
+    """A map-style data set is drawn from in an order of ours; anything else is read as it comes.
+
+    On several ranks a DataLoader is its data set where it goes through all of it: what its sampler
+    deals to a rank is padded, or differs from rank to rank.
+    """
+    pin_memory = device.type == "cuda"
+    if isinstance(data, DataLoader) and ranks.size > 1:
+        whole = chosen_samples(data)
+        if whole is not None:
+            return MapReader(
+                Readable(whole),
+                data.batch_size or batch_size,
+                samples,
+                seed,
+                data.num_workers,
+                data.collate_fn,
+                pin_memory=pin_memory,
+                ranks=ranks,
+            )
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
-        pin_memory = device.type == "cuda"
-        return MapReader(data, batch_size, samples, seed, workers, pin_memory=pin_memory)
+        return MapReader(
+            data, batch_size, samples, seed, workers, pin_memory=pin_memory, ranks=ranks
+        )
     if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):
         raise InputError(
             f"data is {data!r}: give a Dataset, a DataLoader or an iterable of batches"
         )
-    return StreamReader(data, samples)
+    return StreamReader(data, samples, ranks=ranks)
+
+
+_CPU = torch.device("cpu")
 
 
 class HostRoom:
     """How much more of a loader the host can hold."""
 
-    def __init__(self) -> None:
-        self._left = SHARE * free_memory(torch.device("cpu"))
+    def __init__(self, ranks: Ranks) -> None:
+        self._left = SHARE * free_memory(_CPU) / ranks.sharing(_CPU)
         self._samples = 0
 
     def take(self, data: Any, samples: int) -> None:
@@ -61,12 +87,12 @@ def split_reader(reader: Reader, share: float, others: int | None) -> tuple[Read
     """
     if isinstance(reader, MapReader):
         cut = 1 - share
-        mine = replace(reader, part=(0.0, cut), samples=reader.asked, skipped=[], notes=[])
-        theirs = replace(reader, part=(cut, 1.0), samples=others, skipped=[], notes=[])
+        mine = replace(reader, part=(0.0, cut), samples=reader.asked, notes=[])
+        theirs = replace(reader, part=(cut, 1.0), samples=others, notes=[])
         return mine, theirs
     assert isinstance(reader, StreamReader)
     parts: tuple[list[Any], list[Any]] = ([], [])
-    counts, wanted, room = [0, 0], [reader.samples, others], HostRoom()
+    counts, wanted, room = [0, 0], [reader.samples, others], HostRoom(reader.ranks)
     for index, data in enumerate(told(reader.batches, reader.source)):
         part = int(int((index + 1) * share) > int(index * share))
         limit = wanted[part]
@@ -88,8 +114,8 @@ def split_reader(reader: Reader, share: float, others: int | None) -> tuple[Read
         )
     size, source = reader.batch_size, reader.source
     return (
-        StreamReader(parts[0], reader.samples, size, source),
-        StreamReader(parts[1], others, size, source),
+        StreamReader(parts[0], reader.samples, size, source, ranks=reader.ranks),
+        StreamReader(parts[1], others, size, source, ranks=reader.ranks),
     )
 
 
@@ -112,7 +138,7 @@ class Source:
 def data_info(
     reader: Reader, source: str, samples: int, transform: str | None, *, labelled: bool
 ) -> DataInfo:
-    """What was read, once it has been read: `samples` in all."""
+    """What was read, once it has been read: `samples` in all. On every rank."""
     return DataInfo(
         source=source,
         samples=samples,
@@ -123,6 +149,6 @@ def data_info(
         fingerprint=reader.fingerprint(),
         transform=transform,
         labelled=labelled,
-        skipped=tuple(reader.skipped),
+        skipped=reader.skipped(),
         notes=tuple(reader.notes),
     )

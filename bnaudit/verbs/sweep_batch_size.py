@@ -135,7 +135,7 @@ def _with_room(
         return source, usable
     largest = max(usable)
     size = max(largest, reader.batch_size - reader.batch_size % largest)
-    wide = replace(reader, batch_size=size, samples=reader.asked, skipped=[], notes=[])
+    wide = replace(reader, batch_size=size, samples=reader.asked, notes=[])
     return replace(source, reader=wide), usable
 
 

@@ -108,9 +108,7 @@ def _in_usual_batches(reader: Reader) -> Reader:
     """The batches do not matter to the figures: none smaller than usual, where we make them."""
     if not isinstance(reader, MapReader) or reader.batch_size >= DEFAULT_BATCH_SIZE:
         return reader
-    return replace(
-        reader, batch_size=DEFAULT_BATCH_SIZE, samples=reader.asked, skipped=[], notes=[]
-    )
+    return replace(reader, batch_size=DEFAULT_BATCH_SIZE, samples=reader.asked, notes=[])
 
 
 def _point(weight: float, estimates: Outcomes, found: Outcomes, seed: int) -> SweepPoint:

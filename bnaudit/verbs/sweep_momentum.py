@@ -141,7 +141,7 @@ def _in_mini_batches(source: Source, size: int | None) -> Source:
     reader = source.reader
     if size is None or not isinstance(reader, MapReader):
         return source
-    again = replace(reader, batch_size=size, samples=reader.asked, skipped=[], notes=[])
+    again = replace(reader, batch_size=size, samples=reader.asked, notes=[])
     return replace(source, reader=again)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from torch import Tensor
@@ -47,7 +47,7 @@ class Unseen:
             self.overlap += batch.size - len(keep)
             if keep:
                 data = select_samples(batch.data, keep, batch.size)
-                yield Batch(batch.index, data, batch.groups[keep])
+                yield replace(batch, data=data, groups=batch.groups[keep])
 
 
 @dataclass(frozen=True)
@@ -79,14 +79,24 @@ def verify_with(
     Raises `InputError` where most samples are known. Inside `conditions.entered(model)`.
     """
     reader, seed = source.reader, subject.conditions.seed
+    ranks = subject.conditions.ranks
     unseen = Unseen(reader, known)
-    seen = paired_pass(subject, unseen, reader.groups, statistics, task=task, progress=progress)
-    read = seen.samples + unseen.overlap
+    with ranks.as_one():
+        seen = paired_pass(
+            subject,
+            unseen,
+            reader.groups,
+            statistics,
+            task=task,
+            progress=ranks.shared(progress),
+        )
+    overlap = sum(ranks.gather(unseen.overlap))
+    read = seen.samples + overlap
     if read == 0:
         raise InputError("the verification data gave no batch")
-    if unseen.overlap > MOST_OVERLAP * read:
+    if overlap > MOST_OVERLAP * read:
         raise InputError(
-            f"{unseen.overlap:,} of {read:,} verification samples are calibration samples too: "
+            f"{overlap:,} of {read:,} verification samples are calibration samples too: "
             "they prove nothing. Give other data with --verify, or --verify-split to split --data"
         )
     before, after = (
@@ -99,7 +109,7 @@ def verify_with(
     correct = paired_accuracy(*outputs.correct) if outputs.correct is not None else None
     verification = Verification(
         data=data_info(reader, source.name, seen.samples, source.transform, labelled=labelled),
-        overlap=unseen.overlap,
+        overlap=overlap,
         max_loss=max_loss,
         broken_before=seen.broken,
         layer_shift=layer_shift_change(*audits),

@@ -13,8 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 import bnaudit
+from bnaudit.engine.ranks import ALONE
 from bnaudit.findings.comparability import same_samples
-from bnaudit.verbs.fingerprint import VALUES, Fingerprint, _places
+from bnaudit.stats.scattered import VALUES, places_in
+from bnaudit.verbs.fingerprint import Fingerprint
 
 X, Y = images(96)
 Batches = list[tuple[Tensor, Tensor]]
@@ -91,8 +93,8 @@ def test_it_is_that_of_the_last_pass() -> None:
 
 def of(*tensors: Any, samples: int = 4) -> str:
     fingerprint = Fingerprint()
-    fingerprint.add(tensors, samples)
-    return fingerprint.hexdigest()
+    fingerprint.add(tensors, range(samples))
+    return fingerprint.hexdigest(ALONE)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +123,7 @@ def test_tensors_of_any_form_can_be_looked_at() -> None:
 def test_every_sample_counts_and_values_from_all_over_it() -> None:
     x = torch.zeros(3, 3, 224, 224)
     seen = torch.zeros(3, 224, 224)
-    seen[_places((3, 224, 224))] = 1
+    seen[places_in((3, 224, 224))] = 1
     assert seen.sum() == VALUES
     assert (seen.sum((1, 2)) >= VALUES // 4).all()
     assert (seen.sum(0) > 0).any(1).sum() > VALUES // 2  # rows

@@ -1,0 +1,276 @@
+"""The processes that share the work of one job: what each has seen becomes what all have seen.
+
+Every rank runs the same code on batches of its own. All that travels is figures in float64 on the
+CPU, so that gloo carries them whatever the forwards run on. What one rank raises all ranks raise.
+"""
+
+from __future__ import annotations
+
+import itertools
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from datetime import timedelta
+from typing import Literal, Protocol, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from bnaudit.engine.message_board import MessageBoard
+from bnaudit.engine.packing import pack, unpack
+from bnaudit.errors import InputError
+
+T = TypeVar("T")
+
+Advance = Callable[[int], None]
+
+TIMEOUT = 1800.0
+"""Seconds that a rank waits for the others unless told otherwise: torch's own default for gloo."""
+
+PADDED = 2**26
+"""Bytes up to which what the ranks send is padded to one size: one collective instead of many."""
+
+_joined = itertools.count()
+
+
+class Ranks(Protocol):
+    """The ranks of a job, seen from one of them: `rank` of `size`."""
+
+    rank: int
+    size: int
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the rank that prints and writes."""
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all ranks, by rank. Every rank calls this, at the same place."""
+
+    def each(self, value: T) -> Iterator[T]:
+        """The same one after another, for what is too large to be held for all ranks at once."""
+
+    def gather_tensor(self, values: Tensor) -> list[Tensor]:
+        """The same for float64 tensors on the CPU that have one shape on all ranks."""
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What `make` gives on the first rank, on all of them; it runs nowhere else."""
+
+    def as_one(self) -> AbstractContextManager[None]:
+        """What is raised inside on one rank is raised on all; none leaves before all are through.
+
+        Needed around every `try` that goes on after an error, and around the whole.
+        """
+
+    def sharing(self, device: torch.device) -> int:
+        """How many ranks work on this rank's `device`, which they share the memory of."""
+
+    def shared(self, advance: Advance) -> Advance:
+        """Progress in samples: of this rank's share in, that of all ranks on the first one out."""
+
+
+class Alone:
+    """One process: nothing to share."""
+
+    rank, size, is_first = 0, 1, True
+
+    def gather(self, value: T) -> list[T]:
+        """Its own value."""
+        return [value]
+
+    def each(self, value: T) -> Iterator[T]:
+        """Its own value."""
+        yield value
+
+    def gather_tensor(self, values: Tensor) -> list[Tensor]:
+        """Its own values."""
+        return [values]
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """Its own."""
+        return make()
+
+    def as_one(self) -> AbstractContextManager[None]:
+        """Nobody else."""
+        return nullcontext()
+
+    def sharing(self, device: torch.device) -> int:
+        """Itself."""
+        return 1
+
+    def shared(self, advance: Advance) -> Advance:
+        """Its own share is all."""
+        return advance
+
+
+ALONE: Ranks = Alone()
+
+
+class Terminated(BaseException):
+    """The launcher ends this rank, as it does when another one has failed."""
+
+
+@contextmanager
+def joined(
+    which: Literal["all", "alone"] = "all",
+    timeout: float = TIMEOUT,
+    tell: Callable[[BaseException], None] | None = None,
+) -> Iterator[Ranks]:
+    """The ranks of the process group that has been initialised; `ALONE` where there is none.
+
+    `which`: "alone" leaves the others out; `timeout`: seconds that one rank waits for another;
+    `tell`: called on one rank with the error that ended the work, before any of them goes on.
+    Inside, what one rank raises all raise. Raises `InputError` for another `which`.
+    """
+    if which not in ("all", "alone"):
+        raise InputError(f'ranks is {which!r}: give "all" or "alone"')
+    if which == "alone" or not (
+        dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    ):
+        yield ALONE
+        return
+    ranks = _Together(f"bnaudit/{next(_joined)}", timeout)
+    try:
+        with ranks.as_one():
+            yield ranks
+    except BaseException as error:
+        if tell is not None:
+            ranks.tell(error, tell)
+        raise
+    finally:
+        ranks.close()
+
+
+class _Together:
+    """Several processes. Collectives go over a gloo group of our own, made anew after an error."""
+
+    def __init__(self, name: str, timeout: float) -> None:
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self._board = MessageBoard(name, self.rank, self.size, timeout)
+        self._timeout = timeout
+        self._group: dist.ProcessGroup | None = None
+        self._agreed: BaseException | None = None
+        self._bars = itertools.count()
+        self._refresh: Callable[[], None] = lambda: None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the rank that prints and writes."""
+        return self.rank == 0
+
+    def close(self) -> None:
+        """The board is taken down; a group that is whole is given back."""
+        self._board.close()
+        if self._group is not None and self._agreed is None:
+            dist.destroy_process_group(self._group)
+        self._group = None
+
+    # ---- collectives
+
+    def gather(self, value: T) -> list[T]:
+        """All of them at once."""
+        return list(self.each(value))
+
+    def each(self, value: T) -> Iterator[T]:
+        """Pickled: ours are the only processes that these bytes come from."""
+        own = pack(value)
+        size = torch.tensor([own.numel()], dtype=torch.int64, device="cpu")
+        sizes = [int(one) for one in self._all_gather(size)]
+        largest = max(sizes)
+        if largest * self.size <= PADDED:
+            padded = torch.zeros(largest, dtype=torch.uint8, device="cpu")
+            padded[: own.numel()] = own
+            for one, length in zip(self._all_gather(padded), sizes, strict=True):
+                yield unpack(one[:length])
+            return
+        for rank, length in enumerate(sizes):
+            yield unpack(self._broadcast(own, rank, length))
+
+    def gather_tensor(self, values: Tensor) -> list[Tensor]:
+        """One collective."""
+        return self._all_gather(values.contiguous())
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """The others wait."""
+        with self.as_one():
+            own = pack(make()) if self.is_first else torch.zeros(0, dtype=torch.uint8)
+            size = torch.tensor([own.numel()], dtype=torch.int64, device="cpu")
+            self._run(lambda group: dist.broadcast(size, 0, group=group, async_op=True))
+            return unpack(self._broadcast(own, 0, int(size)))  # type: ignore[no-any-return]
+
+    def _all_gather(self, values: Tensor) -> list[Tensor]:
+        found = [torch.empty_like(values) for _ in range(self.size)]
+        self._run(lambda group: dist.all_gather(found, values, group=group, async_op=True))
+        return found
+
+    def _broadcast(self, own: Tensor, rank: int, size: int) -> Tensor:
+        values = own if rank == self.rank else torch.empty(size, dtype=torch.uint8, device="cpu")
+        if size:
+            self._run(lambda group: dist.broadcast(values, rank, group=group, async_op=True))
+        return values
+
+    def _run(self, start: Callable[[dist.ProcessGroup], dist.Work | None]) -> None:
+        """A collective, watched: it ends where another rank has failed, or is gone."""
+        if self._group is None:
+            self._board.meet()
+            span = timedelta(seconds=self._timeout + 60)
+            self._group = cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=span))
+        self._board.next_step()
+        try:
+            work = start(self._group)
+            assert work is not None  # it is for ranks that are not in the group
+            self._board.wait_until(work.is_completed, self._refresh)
+            work.wait()
+        except RuntimeError as error:  # how gloo says that a connection is gone
+            raise self._board.who_is_gone() from error
+
+    # ---- errors
+
+    @contextmanager
+    def as_one(self) -> Iterator[None]:
+        """Posts what is raised; the first to be posted is raised on all ranks."""
+        try:
+            yield
+            self._all_gather(torch.zeros(1, dtype=torch.float64, device="cpu"))
+        except BaseException as error:
+            if error is self._agreed:
+                raise
+            known = self._board.who_is_gone() if isinstance(error, Terminated) else error
+            agreed = self._board.post(known)
+            self._agreed, self._group = agreed, None
+            self._refresh = lambda: None
+            if agreed is error:
+                raise
+            raise agreed from error
+
+    def tell(self, error: BaseException, how: Callable[[BaseException], None]) -> None:
+        """Tell the user once, whichever ranks are left."""
+        with suppress(RuntimeError):  # the board may be gone
+            self._board.told(error, how)
+
+    # ---- the rest
+
+    def sharing(self, device: torch.device) -> int:
+        """By host name and device; index None is the device that is current."""
+        index = torch.cuda.current_device() if str(device) == "cuda" else device.index
+        here = (socket.gethostname(), device.type, index)
+        return self.gather(here).count(here)
+
+    def shared(self, advance: Advance) -> Advance:
+        """Also where a rank notices, batch by batch, that another one has failed."""
+        key, shown = f"bar/{next(self._bars)}", 0
+
+        def show(total: int) -> None:
+            nonlocal shown
+            if total > shown:
+                more, shown = total - shown, total
+                advance(more)
+
+        def advanced(samples: int) -> None:
+            total = self._board.add(key, samples)
+            if self.is_first:
+                show(total)
+
+        if self.is_first:
+            self._refresh = lambda: show(self._board.add(key, 0))
+        return advanced
