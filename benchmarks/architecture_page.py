@@ -1,0 +1,213 @@
+"""The outcomes of many architectures -> the page `docs/architectures.md`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from architecture_trial import (
+    ATTRIBUTED,
+    BATCH_SIZES,
+    RESIDUAL,
+    SIDES,
+    SIDES_TO_BUILD_FOR,
+    Outcome,
+    Stage,
+)
+
+FAILED: dict[Stage, str] = {
+    "look": "cannot be built",
+    "build": "cannot be built",
+    "plain": "no plain forward",
+    "measure": "`measure`",
+    "exact": "`exact`",
+}
+
+NAMED = 4
+"""So many models are named beside a reason; of the others the number is given."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What was run: the library, the limits of one model, the versions.
+
+    `seconds` of the processor, `gigabytes` of memory (10^9 bytes), `millions` of parameters.
+    """
+
+    library: str
+    seconds: float
+    gigabytes: float
+    millions: float
+    versions: str
+
+
+def versions(library: str) -> str:
+    """Of all that an outcome depends on, as one phrase."""
+    packages = ("bnaudit", library, "torch")
+    known = [f"{package} {importlib.metadata.version(package)}" for package in packages]
+    return ", ".join([*known, f"Python {platform.python_version()}"])
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many of some architectures came how far; `residual` is the largest one after `exact`."""
+
+    models: int
+    with_batchnorm: int
+    ran: int
+    measured: int
+    exact: int
+    passed: int
+    residual: float | None
+
+    @classmethod
+    def of(cls, outcomes: Iterable[Outcome]) -> Counts:
+        """Those of `outcomes`."""
+        some = list(outcomes)
+        return cls(
+            models=len(some),
+            with_batchnorm=sum(one.bn_layers > 0 for one in some),
+            ran=sum(one.ran for one in some),
+            measured=sum(one.measured for one in some),
+            exact=sum(one.exact for one in some),
+            passed=sum(one.measured and one.exact for one in some),
+            residual=max((one.residual for one in some if one.residual is not None), default=None),
+        )
+
+    def cells(self) -> str:
+        """From `with_batchnorm` on, as the cells of a row."""
+        residual = "" if self.residual is None else f"{self.residual:.1e}"
+        counts = (self.with_batchnorm, self.ran, self.measured, self.exact)
+        return " | ".join([*(f"{count:,}" for count in counts), residual])
+
+
+def page(run: Run, outcomes: Sequence[Outcome], command: str) -> str:
+    """The whole page, as Markdown. `command` makes it again."""
+    total = Counts.of(outcomes)
+    share = f"{total.passed / total.ran:.1%}" if total.ran else "none"
+    parts = [
+        "# Architectures",
+        _asked(run, total, share),
+        _families(run, outcomes),
+        _rest(run, outcomes),
+        _notes(run, outcomes),
+        _how(run, outcomes),
+        f"## Again\n\n    {command}",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _asked(run: Run, total: Counts, share: str) -> str:
+    return f"""\
+Every architecture of {run.library}, with random weights: is there BatchNorm, does a plain forward \
+in eval mode run on a few small images, and can `bnaudit.measure` and \
+`bnaudit.recalibrate(method="exact")` do their work on it? This page is written by \
+`benchmarks/architectures.py`.
+
+| | models |
+| --- | --- |
+| tried | {total.models:,} |
+| with BatchNorm | {total.with_batchnorm:,} |
+| a plain forward ran | {total.ran:,} |
+| `measure` passed | {total.measured:,} |
+| `exact` passed | {total.exact:,} |
+| both passed | {total.passed:,} ({share} of those that ran) |
+
+`measure` passes where every BatchNorm layer that the plain forward reaches is audited with finite
+figures, and the model gives bit for bit the same outputs afterwards. `exact` passes where all
+batches advanced together (lockstep), all those layers have new statistics, and the largest ESM that
+is left in any of them on the calibration data, the residual, is at most {RESIDUAL:g}."""
+
+
+def _families(run: Run, outcomes: Sequence[Outcome]) -> str:
+    families = _by_family(run, outcomes)
+    rows = [
+        f"| {family} | {counts.models:,} | {counts.cells()} |"
+        for family, members in sorted(families.items())
+        if (counts := Counts.of(members)).with_batchnorm
+    ]
+    without = [m for m in families.values() if not any(one.bn_layers for one in m)]
+    if without:
+        counts = Counts.of(one for members in without for one in members)
+        rows.append(f"| {len(without)} others | {counts.models:,} | {counts.cells()} |")
+    total = Counts.of(outcomes)
+    rows.append(f"| **all** | {total.models:,} | {total.cells()} |")
+    head = "| family | models | with BatchNorm | forward | measure | exact | largest residual |"
+    return "\n".join(["## Families", "", head, "| --- |" + " --- |" * 6, *rows])
+
+
+def _by_family(run: Run, outcomes: Iterable[Outcome]) -> dict[str, list[Outcome]]:
+    """By the module that defines them, without the path that all share."""
+    families: dict[str, list[Outcome]] = defaultdict(list)
+    for one in outcomes:
+        families[one.family.removeprefix(f"{run.library}.models.")].append(one)
+    return families
+
+
+def _rest(run: Run, outcomes: Sequence[Outcome]) -> str:
+    """The reasons of those that did not pass, one line for each family, stage and reason."""
+    groups: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    for family, members in sorted(_by_family(run, outcomes).items()):
+        for one in members:
+            for failure in one.failures:
+                groups[family, FAILED[failure.stage], failure.reason].append(one.name)
+    if not groups:
+        return "## The rest\n\nThere is none: all that have BatchNorm ran, and passed."
+    lines = [
+        f"- {family or 'unknown'}, {_some(names)}: {stage}: {reason}"
+        for (family, stage, reason), names in groups.items()
+    ]
+    return "\n".join(["## The rest", "", *lines])
+
+
+def _notes(run: Run, outcomes: Sequence[Outcome]) -> str:
+    """What was noted of those that passed."""
+    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for family, members in sorted(_by_family(run, outcomes).items()):
+        for one in members:
+            for note in one.notes:
+                groups[family, note].append(one.name)
+    lines = [f"- {family}, {_some(names)}: {note}" for (family, note), names in groups.items()]
+    return "\n".join(["## Noted by `exact`", "", *lines]) if lines else ""
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(f"`{name}`" for name in names[:NAMED]) + more
+
+
+def _how(run: Run, outcomes: Sequence[Outcome]) -> str:
+    ran = [one for one in outcomes if one.ran]
+    sizes = Counter((one.side, one.built_for is not None) for one in ran)
+    where = "; ".join(
+        f"{side} pixels{', built for them' if built else ''}: {count}"
+        for (side, built), count in sorted(sizes.items())
+    )
+    attributed = sum(one.attributed for one in ran)
+    batches = " and ".join(str(size) for size in BATCH_SIZES)
+    seconds = sum(one.seconds for one in outcomes)
+    return f"""\
+## How
+
+Batches of {batches} images of seeded normal noise. Sizes are tried in this order, and the first on
+which the forward runs with finite outputs is taken: {_listed(SIDES)} pixels a side; for a model
+made for one size, the model built for {_listed(SIDES_TO_BUILD_FOR)} (`img_size`); the model's own
+size. No architecture is treated apart. So they ran: {where}.
+
+Of the {len(ran):,} models the {attributed:,} with at most {ATTRIBUTED} BatchNorm layers are
+measured with own and inherited shift (`attribute={BATCH_SIZES[0]}`), the others without
+(`attribute="none"`). Mistakes in the preprocessing of noise are not looked for (BN301).
+{sum(one.reached for one in ran):,} of {sum(one.bn_layers for one in ran):,} layers are reached; the
+others belong to parts that only a forward in training mode runs.
+
+Each architecture has a process of its own, one thread, {run.seconds:g} s of processor time and
+{run.gigabytes:g} GB of memory, and is not tried with more than {run.millions:g} million parameters.
+All together took {seconds / 60:.0f} minutes of processor time, the search for BatchNorm included.
+{run.versions}."""
+
+
+def _listed(sizes: Sequence[int]) -> str:
+    return ", ".join(str(size) for size in sizes)
