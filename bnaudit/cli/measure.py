@@ -24,6 +24,8 @@ bnaudit measure model.safetensors --model timm:resnet26d --model-arg num_classes
 
 bnaudit measure ckpt.pth ... --data imagefolder:production --train-data imagefolder:train
 
+torchrun --nproc-per-node 8 -m bnaudit measure ckpt.pth ... --samples all
+
 bnaudit measure ... --threshold BN101.shift=0.2 --ignore BN0 --json | jq .findings
 """  # noqa: E501
 
@@ -49,6 +51,7 @@ def measure(
     dtype: options.Dtype = None,
     channels_last: options.ChannelsLast = None,
     workers: options.Workers = None,
+    rank_timeout: options.RankTimeout = None,
     seed: options.Seed = None,
     forward: options.Forward = None,
     task: options.Task = None,
@@ -90,6 +93,7 @@ def measure(
 
 def _run(given: dict[str, Any], config: Path | None, *, as_json: bool, show_all: bool) -> None:
     from bnaudit.cli import screen
+    from bnaudit.cli.launcher import launched
     from bnaudit.cli.settings import settings_from
 
     messages = screen.messages()
@@ -105,16 +109,19 @@ def _run(given: dict[str, Any], config: Path | None, *, as_json: bool, show_all:
     from bnaudit.report.files import check_folder, write_results
     from bnaudit.report.terminal import print_audit
 
-    if folder is not None:
-        check_folder(folder)
-    with messages.status("loading") if messages.is_terminal else screen.quiet():
-        from bnaudit.verbs.measure import DEFAULT_SAMPLES
-        from bnaudit.verbs.measure_prepared import measure_prepared
-        from bnaudit.verbs.prepare import prepare
+    with launched(settings.rank_timeout) as ranks:
+        if folder is not None and ranks.is_first:
+            check_folder(folder)
+        with messages.status("loading") if messages.is_terminal else screen.quiet():
+            from bnaudit.verbs.measure import DEFAULT_SAMPLES
+            from bnaudit.verbs.measure_prepared import measure_prepared
+            from bnaudit.verbs.prepare import prepare
 
-        parts = prepare(settings, DEFAULT_SAMPLES)
-    audit = measure_prepared(parts, settings, policy, partial(screen.progress, messages))
-    written = write_results(audit, folder, plots=settings.plots) if folder is not None else []
+            parts = prepare(settings, DEFAULT_SAMPLES, ranks)
+        audit = measure_prepared(parts, settings, policy, partial(screen.progress, messages))
+        if not ranks.is_first:
+            return
+        written = write_results(audit, folder, plots=settings.plots) if folder is not None else []
     if as_json:
         typer.echo(audit.to_json(), nl=False)
     console = messages if as_json else screen.tables()

@@ -168,6 +168,14 @@ ChannelsLast = Annotated[
     ),
 ]
 Workers = Annotated[int | None, option(help="Processes that load data. (default: 0)", panel=RUN)]
+RankTimeout = Annotated[
+    int | None,
+    option(
+        metavar="SECONDS",
+        help="Under torchrun: how long one rank waits for another. (default: 1800)",
+        panel=RUN,
+    ),
+]
 Seed = Annotated[int | None, option(help="Of the subset and its order. (default: 0)", panel=RUN)]
 Forward = Annotated[
     str | None,

@@ -169,6 +169,7 @@ def recalibrate(
     dtype: options.Dtype = None,
     channels_last: options.ChannelsLast = None,
     workers: options.Workers = None,
+    rank_timeout: options.RankTimeout = None,
     seed: options.Seed = None,
     forward: options.Forward = None,
     task: options.Task = None,
@@ -214,6 +215,7 @@ def recalibrate(
     """
     given = {k: v for k, v in locals().items() if k not in NO_SETTINGS}
     from bnaudit.cli import screen
+    from bnaudit.cli.launcher import launched
     from bnaudit.cli.settings import settings_from
     from bnaudit.results import Recalibrated
 
@@ -222,17 +224,19 @@ def recalibrate(
     target = output or _default_target(settings)
     with messages.status("loading") if messages.is_terminal else screen.quiet():
         from bnaudit.verbs.recalibrate_file import recalibrate_file
-    outcome = recalibrate_file(
-        settings,
-        target,
-        dry_run=dry_run,
-        force=force,
-        overwrite=overwrite,
-        progress=partial(screen.progress, messages),
-        say=partial(screen.say, messages),
-    )
+    with launched(settings.rank_timeout) as ranks:
+        outcome = recalibrate_file(
+            settings,
+            target,
+            dry_run=dry_run,
+            force=force,
+            overwrite=overwrite,
+            progress=partial(screen.progress, messages),
+            say=partial(screen.say, messages),
+            ranks=ranks,
+        )
     result: Recalibrated = outcome.result
-    if json:
+    if json and ranks.is_first:
         typer.echo(_document(outcome), nl=False)
     if not json or messages.is_terminal:
         from bnaudit.report.recalibration import print_recalibrated

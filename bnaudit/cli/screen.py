@@ -19,6 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from bnaudit.cli.launcher import is_first
 from bnaudit.report.neutral import made_neutral
 
 PLAIN_EVERY = 10.0
@@ -26,13 +27,19 @@ PLAIN_EVERY = 10.0
 
 
 def messages() -> Console:
-    """The console for messages and progress: stderr."""
-    return made_neutral(Console(stderr=True, highlight=False))
+    """The console for messages and progress: stderr. Of several ranks only the first one's."""
+    return made_neutral(_console(stderr=True))
 
 
 def tables() -> Console:
-    """The console for results: stdout."""
-    return made_neutral(Console(highlight=False))
+    """The console for results: stdout. Of several ranks only the first one's."""
+    return made_neutral(_console(stderr=False))
+
+
+def _console(*, stderr: bool) -> Console:
+    if is_first():
+        return Console(stderr=stderr, highlight=False)
+    return Console(stderr=stderr, highlight=False, quiet=True, force_terminal=False)
 
 
 def quiet() -> AbstractContextManager[None]:

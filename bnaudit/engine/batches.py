@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bnaudit.engine.stopwatch import doing
 from bnaudit.errors import InputError
 
 LABEL_KEYS = ("labels", "label", "targets", "target", "y")
@@ -199,7 +200,8 @@ def content_hashes(batch: Batch) -> list[bytes]:
         data = data[0]
     elif isinstance(data, Mapping):
         data = {key: value for key, value in data.items() if key not in LABEL_KEYS}
-    return [_hash(slice_batch(data, i, i + 1, batch.size)) for i in range(batch.size)]
+    with doing("data"):
+        return [_hash(slice_batch(data, i, i + 1, batch.size)) for i in range(batch.size)]
 
 
 def _hash(sample: Any) -> bytes:

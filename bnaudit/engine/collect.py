@@ -19,6 +19,7 @@ from bnaudit.engine.books import Books, LayerRecord, Site, estimated_of, of_all_
 from bnaudit.engine.layers import BNLayer, channels_first
 from bnaudit.engine.probe import settled
 from bnaudit.engine.ranks import Ranks
+from bnaudit.engine.stopwatch import doing
 from bnaudit.errors import NonFiniteError
 from bnaudit.stats.kernels import RunMoments, Scratch, run_moments
 
@@ -109,11 +110,12 @@ class Collector:
             return forward(x)
         call = self._calls.get(layer.name, 0)
         self._calls[layer.name] = call + 1
-        values = channels_first(layer, x)
-        bounds, kept = self._runs.rows(values.shape[0])
-        moments = run_moments(values, bounds, self._scratch)
-        seen = _Seen(Site(record, call), self._runs, kept, self._batch.index, moments)
-        self._seen.append(seen)
+        with doing("moments"):
+            values = channels_first(layer, x)
+            bounds, kept = self._runs.rows(values.shape[0])
+            moments = run_moments(values, bounds, self._scratch)
+            seen = _Seen(Site(record, call), self._runs, kept, self._batch.index, moments)
+            self._seen.append(seen)
         return forward(x)
 
     def _record(self, layer: BNLayer, batch: Batch) -> LayerRecord:
@@ -126,7 +128,8 @@ class Collector:
 
     def end(self) -> None:
         """The forward is done: send its moments on their way, and merge those of the last one."""
-        sent = _Travelling(self._seen)
+        with doing("moments"):
+            sent = _Travelling(self._seen)
         self._seen = []
         self.settle()
         self._travelling = sent
@@ -139,16 +142,18 @@ class Collector:
         `layers`: those that may have been called.
         """
         self.settle()
-        for books in self._books.values():
-            books.close()
-        self._books.clear()
-        self.records = of_all_ranks(self.records, layers, ranks)
+        with doing("moments"):
+            for books in self._books.values():
+                books.close()
+            self._books.clear()
+            self.records = of_all_ranks(self.records, layers, ranks)
 
     def settle(self) -> None:
         """Merge what is still travelling. Raises `NonFiniteError`."""
         if self._travelling is not None:
             travelling, self._travelling = self._travelling, None
-            self._merge(travelling)
+            with doing("moments"):
+                self._merge(travelling)
 
     def _merge(self, travelling: _Travelling) -> None:
         """Sites that saw the same runs are merged together: all of them, but for odd inputs."""

@@ -16,6 +16,7 @@ from bnaudit.engine.batches import Batch, describe, map_tensors, to_device
 from bnaudit.engine.layers import BNLayer
 from bnaudit.engine.ranks import ALONE, Ranks
 from bnaudit.engine.state import inference, placed, seeded
+from bnaudit.engine.stopwatch import doing
 from bnaudit.errors import BnauditError, InputError, ModelError, one_line
 
 Forward = Callable[[nn.Module, Any], Any]
@@ -68,7 +69,8 @@ class Conditions:
     def moved(self, batch: Batch) -> Any:
         """The batch's data where the forward runs. Raises `OutOfMemoryError`."""
         try:
-            return to_device(batch.data, self.device, channels_last=self.channels_last)
+            with doing("data"):
+                return to_device(batch.data, self.device, channels_last=self.channels_last)
         except Exception as error:
             if ran_out_of_memory(error):
                 raise OutOfMemoryError(self._out_of_memory(batch)) from error
@@ -86,7 +88,7 @@ class Conditions:
         Raises `ForwardError` where the model cannot take it, `OutOfMemoryError`.
         """
         try:
-            with self.casting():
+            with doing("forward"), self.casting():
                 # A copy: a model may work on its input in place, and it is read again.
                 return self.forward(model, map_tensors(Tensor.clone, data))
         except BnauditError:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from bnaudit.engine.layers import BNLayer
 from bnaudit.engine.state import intercepted
+from bnaudit.engine.stopwatch import doing
 from bnaudit.engine.thread_state import ThreadState, device_types, left_as
 from bnaudit.errors import ModelError
 
@@ -127,7 +128,7 @@ class Lockstep:
         if self._ending:
             raise GreenletExit
         seen = self._look(number, layer, x)
-        with left_as(self._base):
+        with left_as(self._base), doing("rest"):
             self._scheduler.switch(Arrival(number, layer, seen))
         return forward(x)
 

@@ -14,6 +14,7 @@ from bnaudit.engine.collect import Runs
 from bnaudit.engine.conditions import Conditions
 from bnaudit.engine.layers import BNLayer, channels_first
 from bnaudit.engine.ranks import Ranks
+from bnaudit.engine.stopwatch import doing
 from bnaudit.errors import NonFiniteError
 from bnaudit.stats.kernels import RunMoments, Scratch, run_moments
 from bnaudit.stats.moments import GroupedMoments, Moments, merge, pool
@@ -111,10 +112,11 @@ class Account:
         """Reduce one input to its moments; None for an empty one."""
         if x.numel() == 0:
             return None
-        values = channels_first(layer, x)
-        runs = Runs.of(batch, None)
-        bounds, kept = runs.rows(values.shape[0])
-        moments = run_moments(values, bounds, self._scratch)
+        with doing("moments"):
+            values = channels_first(layer, x)
+            runs = Runs.of(batch, None)
+            bounds, kept = runs.rows(values.shape[0])
+            moments = run_moments(values, bounds, self._scratch)
         return Seen(batch.index, moments, tuple(runs.group[i] for i in kept))
 
     def population(self, layer: BNLayer, seen: Sequence[Seen]) -> Population:
@@ -123,8 +125,9 @@ class Account:
         The groups are those of this rank: see `Result.together`. Raises `NonFiniteError` with the
         name of the layer and the batch.
         """
-        own = self._groups(layer, seen)
-        whole = _of_all(pool(own), self._work.ranks)
+        with doing("moments"):
+            own = self._groups(layer, seen)
+            whole = _of_all(pool(own), self._work.ranks)
         statistics = None
         if whole.count.item() > 1:  # a single value has no variance
             statistics = self._work.rule(layer, whole.mean[0], whole.var[0])

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from bnaudit.engine.message_board import MessageBoard
 from bnaudit.engine.packing import pack, unpack
+from bnaudit.engine.stopwatch import exchanging
 from bnaudit.errors import InputError
 
 T = TypeVar("T")
@@ -211,6 +212,10 @@ class _Together:
 
     def _run(self, start: Callable[[dist.ProcessGroup], dist.Work | None]) -> None:
         """A collective, watched: it ends where another rank has failed, or is gone."""
+        with exchanging():
+            self._watched(start)
+
+    def _watched(self, start: Callable[[dist.ProcessGroup], dist.Work | None]) -> None:
         if self._group is None:
             self._board.meet()
             span = timedelta(seconds=self._timeout + 60)

@@ -169,8 +169,7 @@ def _source(settings: Settings, bench: Workbench, name: str) -> Source:
     transform = build_transform(settings.transform)
     target = open_other_data("--domain", settings.data, settings.data_arg, transform)
     count = None if settings.samples == "all" else settings.samples or DEFAULT_SAMPLES
-    device = bench.subject.conditions.device
-    reader = reader_for(target, settings, device, count, said)
+    reader = reader_for(target, settings, bench.subject.conditions, count, said)
     return Source(reader, target.description, settings.transform)
 
 

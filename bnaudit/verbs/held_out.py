@@ -63,7 +63,7 @@ def held_out_of(bench: Workbench, settings: Settings) -> tuple[Source, Source]:
         )
     transform = build_transform(settings.transform)
     target = open_other_data("--verify", settings.verify, settings.verify_arg, transform)
-    reader = reader_for(target, settings, bench.subject.conditions.device, samples, said)
+    reader = reader_for(target, settings, bench.subject.conditions, samples, said)
     return bench.data, Source(reader, target.description, bench.data.transform)
 
 

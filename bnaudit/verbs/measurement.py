@@ -15,6 +15,7 @@ from bnaudit.engine.layers import BNLayer, find_layers
 from bnaudit.engine.outputs import Task
 from bnaudit.engine.passes import NO_MINI_BATCHES, Measurement, measure_pass
 from bnaudit.engine.ranks import ALONE
+from bnaudit.engine.stopwatch import Stopwatch, run_time, running
 from bnaudit.engine.wrappers import unwrap
 from bnaudit.errors import InputError, ModelError, NonFiniteError
 from bnaudit.findings import commands
@@ -88,44 +89,53 @@ def measure_with(
     )
     stored = state_of_model(layers, model_info.checkpoint or model_info.source, weights)
     stored = replace(stored, recalibrate=commands.recalibrate(audit))
-    if any(layer.role == "estimated" for layer in layers):
-        wanted = _attributed(attribute)
-        ranks = conditions.ranks
-        kept = attribution.Kept(reader, max(wanted, KEPT_SAMPLES), ranks)
-        try:
-            with progress("measuring", reader.total, "samples") as advance:
-                seen = measure_pass(
-                    inner,
-                    layers,
-                    kept,
-                    reader.groups,
-                    conditions,
-                    mini_batch_size=train_batch_size or reader.mini_batch_size,
-                    task=task,
-                    compare=compare,
-                    progress=ranks.shared(advance),
-                )
-        except NonFiniteError as error:
-            raise _explained(error, stored) from error
-        if not seen.records:
-            raise ModelError(none_reached(layers))
-        audit = _with_figures(audit, layers, seen, reader, data_source, transform)
-        if audit.audited and any(ranks.gather(bool(kept.batches))):
-            subject = Subject(inner, layers, conditions)
-            audit = _with_checks(audit, subject, stored, kept, task, policy)
-            if wanted:
-                batches = kept.regrouped(wanted)
-                audit = attribution.attribute(
-                    audit, inner, layers, batches, conditions, task, progress
-                )
-        if train is not None:
-            figured = {layer.name for layer in audit.audited}
-            audited = [layer for layer in layers if layer.name in figured]
-            subject = Subject(inner, audited, conditions)
-            found = _on_training_data(subject, train, seen, reader, task, progress)
-            audit = replace(audit, trained_on=found)
-    audit = replace(audit, verdict=judge(audit, policy))
-    return replace(audit, findings=conclude((stored, audit), policy))
+    with running(Stopwatch.on(conditions.device)) as stopwatch:
+        if any(layer.role == "estimated" for layer in layers):
+            wanted = _attributed(attribute)
+            ranks = conditions.ranks
+            kept = attribution.Kept(reader, max(wanted, KEPT_SAMPLES), ranks)
+            try:
+                with progress("measuring", reader.total, "samples") as advance:
+                    seen = measure_pass(
+                        inner,
+                        layers,
+                        kept,
+                        reader.groups,
+                        conditions,
+                        mini_batch_size=train_batch_size or reader.mini_batch_size,
+                        task=task,
+                        compare=compare,
+                        progress=ranks.shared(advance),
+                    )
+            except NonFiniteError as error:
+                raise _explained(error, stored) from error
+            if not seen.records:
+                raise ModelError(none_reached(layers))
+            audit = _with_figures(audit, layers, seen, reader, data_source, transform)
+            if audit.audited and any(ranks.gather(bool(kept.batches))):
+                subject = Subject(inner, layers, conditions)
+                audit = _with_checks(audit, subject, stored, kept, task, policy)
+                if wanted:
+                    batches = kept.regrouped(wanted)
+                    audit = attribution.attribute(
+                        audit, inner, layers, batches, conditions, task, progress
+                    )
+            if train is not None:
+                figured = {layer.name for layer in audit.audited}
+                audited = [layer for layer in layers if layer.name in figured]
+                subject = Subject(inner, audited, conditions)
+                found = _on_training_data(subject, train, seen, reader, task, progress)
+                audit = replace(audit, trained_on=found)
+        audit = replace(audit, verdict=judge(audit, policy))
+        audit = replace(audit, findings=conclude((stored, audit), policy))
+        spent = conditions.ranks.gather(stopwatch.spent())
+        return replace(audit, run_time=run_time(spent, _samples(audit)))
+
+
+def _samples(audit: Audit) -> int:
+    """Of all data that were measured."""
+    trained = audit.trained_on.data if audit.trained_on is not None else None
+    return sum(data.samples for data in (audit.data, trained) if data is not None)
 
 
 def _with_checks(

@@ -18,6 +18,7 @@ from bnaudit.checkpoints.stored_state import state_of_contents
 from bnaudit.config import Settings
 from bnaudit.engine.batches import default_forward
 from bnaudit.engine.conditions import Conditions
+from bnaudit.engine.ranks import ALONE, Ranks
 from bnaudit.errors import InputError
 from bnaudit.results import ModelInfo
 from bnaudit.results.state import State
@@ -55,10 +56,10 @@ class Prepared:
     train: Source | None = None
 
 
-def prepare(settings: Settings, default_samples: int) -> Prepared:
+def prepare(settings: Settings, default_samples: int, ranks: Ranks = ALONE) -> Prepared:
     """Build the model, load the checkpoint and open the data that `settings` name.
 
-    `default_samples`: how many are drawn where the settings do not say.
+    `default_samples`: how many are drawn where the settings do not say; `ranks`: who shares them.
 
     Raises `InputError` that names the option at fault.
     """
@@ -73,17 +74,18 @@ def prepare(settings: Settings, default_samples: int) -> Prepared:
         autocast(settings.dtype),
         settings.channels_last,
         settings.seed,
+        ranks,
     )
     compare = build_compare(settings.compare) if settings.compare else None
     transform = build_transform(settings.transform)
     target = open_data(settings.data, settings.data_arg, transform)
     samples = None if settings.samples == "all" else settings.samples or default_samples
-    train = _train_data(settings, transform, device, samples)
+    train = _train_data(settings, transform, conditions, samples)
     model, info, weights = _model(settings)
     return Prepared(
         model=model,
         model_info=info,
-        reader=reader_for(target, settings, device, samples, f"--data {settings.data}"),
+        reader=reader_for(target, settings, conditions, samples, f"--data {settings.data}"),
         conditions=conditions,
         compare=compare,
         data_source=target.description,
@@ -112,7 +114,7 @@ def check_said(settings: Settings) -> None:
 
 
 def _train_data(
-    settings: Settings, transform: Transform | None, device: torch.device, samples: int | None
+    settings: Settings, transform: Transform | None, conditions: Conditions, samples: int | None
 ) -> Source | None:
     """The training data, where the settings name them."""
     if settings.train_data is None:
@@ -121,7 +123,7 @@ def _train_data(
     target = open_other_data(
         "--train-data", settings.train_data, settings.train_data_arg, transform
     )
-    reader = reader_for(target, settings, device, samples, said)
+    reader = reader_for(target, settings, conditions, samples, said)
     return Source(reader, target.description, settings.transform)
 
 
@@ -219,7 +221,7 @@ def _some(names: tuple[str, ...], most: int = 6) -> str:
 def reader_for(
     target: DataTarget,
     settings: Settings,
-    device: torch.device,
+    conditions: Conditions,
     samples: int | None,
     said: str,
 ) -> Reader:
@@ -229,7 +231,8 @@ def reader_for(
     """
     if target.dataset is None:
         assert target.stream is not None
-        return StreamReader(target.stream, samples, target.batch_size, said)
+        ranks = conditions.ranks
+        return StreamReader(target.stream, samples, target.batch_size, said, ranks=ranks)
     size = settings.batch_size or target.batch_size or DEFAULT_BATCH_SIZE
     return MapReader(
         target.dataset,
@@ -238,6 +241,7 @@ def reader_for(
         settings.seed,
         settings.workers,
         target.collate,
-        pin_memory=device.type == "cuda",
+        pin_memory=conditions.device.type == "cuda",
         skip_bad=settings.skip_bad,
+        ranks=conditions.ranks,
     )

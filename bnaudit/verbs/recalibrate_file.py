@@ -12,6 +12,7 @@ from bnaudit.checkpoints.target import check_target
 from bnaudit.config import Settings
 from bnaudit.config.defaults import SPLIT
 from bnaudit.engine.memory import parse_size
+from bnaudit.engine.ranks import ALONE, Ranks
 from bnaudit.errors import InputError
 from bnaudit.results import Recalibrated
 from bnaudit.results.documents import finite
@@ -54,9 +55,10 @@ def recalibrate_file(
     overwrite: bool,
     progress: Bar,
     say: Callable[[str], None],
+    ranks: Ranks = ALONE,
 ) -> Outcome:
     """Recalibrate the checkpoint that `settings` name, and write a copy to `target` if it is
-    accepted. With `dry_run` nothing is written.
+    accepted. With `dry_run` nothing is written. Of several ranks the first one writes.
 
     Raises `InputError` for what cannot be read, used or written; before the work where it can.
     """
@@ -64,11 +66,11 @@ def recalibrate_file(
     if checkpoint is None:
         raise InputError("no checkpoint: name the file whose statistics are to be recalibrated")
     if not dry_run:
-        check_target(checkpoint, target, overwrite=overwrite)
+        ranks.from_first(lambda: check_target(checkpoint, target, overwrite=overwrite))
     max_memory = None
     if settings.max_memory is not None:
         max_memory = parse_size(str(settings.max_memory), "--max-memory")
-    parts = prepare(settings, DEFAULT_SAMPLES)
+    parts = prepare(settings, DEFAULT_SAMPLES, ranks)
     calibration, verification = _sources(parts, settings, say)
     choice = Choice(
         settings.method,
@@ -97,8 +99,11 @@ def recalibrate_file(
     )
     if dry_run or not made.decision.use:
         return Outcome(made.report)
-    assert parts.weights is not None
-    return _written(made, settings, parts, parts.weights, target, overwrite=overwrite)
+    weights = parts.weights
+    assert weights is not None
+    return ranks.from_first(
+        lambda: _written(made, settings, parts, weights, target, overwrite=overwrite)
+    )
 
 
 def _sources(
@@ -121,7 +126,7 @@ def _sources(
     transform = build_transform(settings.transform)
     target = open_other_data("--verify", settings.verify, settings.verify_arg, transform)
     said = f"--verify {settings.verify}"
-    reader = reader_for(target, settings, parts.conditions.device, samples, said)
+    reader = reader_for(target, settings, parts.conditions, samples, said)
     return mine, Source(reader, target.description, parts.transform)
 
 

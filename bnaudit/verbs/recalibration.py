@@ -16,6 +16,7 @@ from bnaudit.engine.outputs import Task
 from bnaudit.engine.paired import Paired, paired_pass
 from bnaudit.engine.population import Result, Statistics
 from bnaudit.engine.ranks import ALONE
+from bnaudit.engine.stopwatch import Stopwatch, run_time, running
 from bnaudit.engine.wrappers import unwrap
 from bnaudit.errors import InputError, ModelError, one_line
 from bnaudit.findings.catalogue import find_rule
@@ -125,7 +126,8 @@ def recalibrate_with(
         raise ModelError("the model has no BatchNorm layer: there is nothing to recalibrate")
     check_patterns(layers, limits.patterns)
     subject, ranks = Subject(inner, layers, conditions), conditions.ranks
-    with conditions.entered(inner), in_step(subject), ranks.as_one():
+    stopwatch = Stopwatch.on(conditions.device)
+    with running(stopwatch), conditions.entered(inner), in_step(subject), ranks.as_one():
         plan = make_plan(subject, calibration.reader, choice, say)
         if not plan.trial.calls and any(layer.role == "estimated" for layer in layers):
             raise ModelError(none_reached(layers))
@@ -181,6 +183,10 @@ def recalibrate_with(
         verification=verified.verification if verified else None,
         notes=(*warnings, *plan.notes, *found.notes),
         **largest(changed, samples),
+        run_time=run_time(
+            ranks.gather(stopwatch.spent()),
+            samples + (verified.verification.data.samples if verified else 0),
+        ),
     )
     statistics = {layer.name: found.statistics[layer] for layer in found.statistics}
     return Recalibration(

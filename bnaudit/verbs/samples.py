@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
-from bnaudit.engine.batches import Batch, batch_size, slice_batch
+from bnaudit.engine.batches import Batch, batch_size, content_hashes, slice_batch
 from bnaudit.engine.ranks import ALONE, Ranks
+from bnaudit.engine.stopwatch import timed
 from bnaudit.errors import InputError, one_line
 from bnaudit.stats.jackknife import deal, group_count
 from bnaudit.targets.samples import Loaded, SkipBad
@@ -126,6 +127,9 @@ class MapReader:
         self._read: list[Tensor] = []
 
     def __iter__(self) -> Iterator[Batch]:
+        return timed(self._reading())
+
+    def _reading(self) -> Iterator[Batch]:
         self._skipped.clear()  # of an earlier pass
         self._read.clear()
         self._fingerprint = Fingerprint()
@@ -255,20 +259,23 @@ class StreamReader:
             self._limit = self.samples // self.ranks.size + more
         if isinstance(self.batches, DataLoader):
             self.batch_size = self.batch_size or self.batches.batch_size
-            self.available = _length(self.batches)
+            self.available = _length(self.batches) if self.ranks.size == 1 else None
         self._fingerprint = Fingerprint()
         self._sizes: list[int] = []
 
     def __iter__(self) -> Iterator[Batch]:
+        return timed(self._reading())
+
+    def _reading(self) -> Iterator[Batch]:
         read = 0
         self._fingerprint, self._sizes = Fingerprint(), []
         rank, ranks, limit = self.ranks.rank, self.ranks.size, self._limit
-        if limit == 0:
-            return
-        for index, data in enumerate(told(self.batches, self.source)):
+        for index, data in enumerate(self._own_part()):
             size = batch_size(data)
             if size == 0:
                 continue
+            if limit is not None and read >= limit:
+                break
             if limit is not None and read + size > limit:
                 data = slice_batch(data, 0, limit - read, size)
                 size = limit - read
@@ -286,6 +293,26 @@ class StreamReader:
                 self.available = None  # samples come twice, or the length is not that of the data
             if limit is not None and read >= limit:
                 break
+
+    def _own_part(self) -> Iterator[Any]:
+        """The batches. Raises `InputError` where two ranks have the same ones."""
+        batches = told(self.batches, self.source)
+        if self.ranks.size == 1:
+            yield from batches
+            return
+        first = next(batches, None)
+        batch = None if first is None else Batch(0, first, torch.zeros(batch_size(first)))
+        hashes = self.ranks.gather(content_hashes(batch) if batch is not None else [])
+        for rank in range(self.ranks.size):
+            same = hashes.index(hashes[rank]) if hashes[rank] else rank
+            if same < rank:
+                raise InputError(
+                    f"{self.source}: ranks {same} and {rank} begin with the same batch; give each "
+                    "rank its own part, or a Dataset, which bnaudit deals out itself"
+                )
+        if first is not None:
+            yield first
+            yield from batches
 
     @property
     def total(self) -> int | None:
