@@ -7,9 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
+from bnaudit.engine.layers import find_layers
+from bnaudit.engine.lockstep import Arrival, Lockstep
 from bnaudit.engine.stopwatch import (
     MOST_PENDING,
     DeviceClock,
@@ -94,6 +98,50 @@ def test_what_reading_raises_is_raised_and_the_kind_of_work_ends(
         list(timed(loader()))
     hand.move(3)
     assert stopwatch.spent().spent == Spent(rest=3)
+
+
+class Work(nn.Module):
+    """Takes so many seconds."""
+
+    def __init__(self, hand: Hand, seconds: float) -> None:
+        super().__init__()
+        self.hand, self.seconds = hand, seconds
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.hand.move(self.seconds)
+        return x
+
+
+def test_forwards_that_take_turns_find_their_own_kind_again(
+    hand: Hand, stopwatch: Stopwatch
+) -> None:
+    """In lockstep a forward is interrupted at every layer; all others go on in between."""
+    model = nn.Sequential(
+        Work(hand, 1), nn.BatchNorm1d(2), Work(hand, 10), nn.BatchNorm1d(2), Work(hand, 100)
+    ).eval()
+
+    def forward() -> Tensor:
+        with doing("forward"):
+            return model(torch.ones(4, 2))
+
+    def look(*_: object) -> None:
+        with doing("moments"):
+            hand.move(0.25)
+
+    def barrier(arrivals: list[Arrival]) -> bool:
+        hand.move(1000)
+        with doing("moments"):
+            hand.move(0.5)
+        return bool(arrivals)
+
+    def done(*_: object) -> None:
+        hand.move(10_000)
+
+    Lockstep(find_layers(model), torch.device("cpu"), look, barrier).run([forward] * 3, done)
+    spent = stopwatch.spent().spent
+    assert spent.forward == 3 * 111
+    assert spent.moments == 3 * 2 * 0.25 + 3 * 0.5
+    assert spent.rest == 3 * 1000 + 3 * 10_000
 
 
 def test_layers_that_run_in_other_threads_are_part_of_the_forward(
