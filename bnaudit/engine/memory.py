@@ -47,7 +47,10 @@ def free_memory(device: torch.device) -> int:
 def _fraction(device: torch.device) -> float:
     """What `torch.cuda.set_per_process_memory_fraction` leaves; older versions do not tell."""
     read = getattr(torch.cuda, "get_per_process_memory_fraction", None)
-    return float(read(device)) if read is not None else 1.0
+    if read is None:
+        return 1.0
+    index = device.index if device.index is not None else torch.cuda.current_device()
+    return float(read(index))
 
 
 def _number(path: Path) -> int | None:

@@ -7,7 +7,8 @@ without blocking (channels_last: relative error 4e-3 at two million elements a c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby, pairwise
@@ -44,6 +45,33 @@ class RunMoments:
     mean: Tensor
     m2: Tensor
 
+    def whole(self) -> tuple[Tensor, Tensor]:
+        """Mean and biased variance (C,) of all runs together, where the input is: nothing waits.
+
+        By the law of total variance, about the first run's mean; in float64 where that exists.
+        """
+        device = self.mean.device
+        wide = torch.float32 if device.type == "mps" else torch.float64
+        with _plain(device):
+            n = sum(self.counts)
+            shares = torch.tensor([c / n for c in self.counts], dtype=wide, device="cpu")
+            shares = shares.to(device, non_blocking=device.type == "cuda").unsqueeze(1)
+            origin = self.mean[0].to(wide)
+            offsets = self.mean.to(wide) - origin
+            offset = (offsets * shares).sum(0)
+            between = ((offsets - offset).square() * shares).sum(0)
+            return origin + offset, self.m2.to(wide).sum(0) / n + between
+
+
+@contextmanager
+def _plain(device: torch.device) -> Iterator[None]:
+    """Inside, tensors are made as anywhere else.
+
+    A part of the model may run in inference mode; tensors made there could not be used outside.
+    """
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+        yield
+
 
 def run_moments(x: Tensor, bounds: Sequence[int], scratch: Scratch) -> RunMoments:
     """Moments of rows bounds[i] to bounds[i+1] of `x`, for each i.
@@ -56,12 +84,7 @@ def run_moments(x: Tensor, bounds: Sequence[int], scratch: Scratch) -> RunMoment
         x = x.unsqueeze(-1)
     row = x.numel() // (x.shape[0] * x.shape[1])
     counts = tuple((stop - start) * row for start, stop in pairwise(bounds))
-    # A part of the model may run in inference mode; tensors made there could not be used outside.
-    with (
-        torch.inference_mode(False),
-        torch.no_grad(),
-        torch.autocast(x.device.type, enabled=False),
-    ):
+    with _plain(x.device):
         if x.device.type == "cpu":
             mean, m2 = _shifted_sums(x, bounds, counts, scratch)
         elif x.device.type == "cuda":

@@ -17,11 +17,20 @@ def device(monkeypatch: pytest.MonkeyPatch) -> torch.device:
         "mem_get_info": (50 * GB, 80 * GB),
         "memory_reserved": 20 * GB,
         "memory_allocated": 15 * GB,
-        "get_per_process_memory_fraction": 1.0,
     }
     for name, value in figures.items():
-        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value, raising=False)
-    return torch.device("cuda", 0)
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    limit_process_to(1.0, monkeypatch)
+    return torch.device("cuda")
+
+
+def limit_process_to(fraction: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(device: int) -> float:
+        assert isinstance(device, int)  # it takes no device without a number
+        return fraction
+
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", read, raising=False)
 
 
 def test_what_pytorch_has_reserved_and_does_not_use_is_free(device: torch.device) -> None:
@@ -31,15 +40,11 @@ def test_what_pytorch_has_reserved_and_does_not_use_is_free(device: torch.device
 def test_a_limit_on_the_process_counts(
     device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def limit(fraction: float) -> None:
-        name = "get_per_process_memory_fraction"
-        monkeypatch.setattr(torch.cuda, name, lambda device: fraction, raising=False)
-
-    limit(0.5)
+    limit_process_to(0.5, monkeypatch)
     assert free_memory(device) == 25 * GB  # 40 GB, of which 15 GB are used
-    limit(0.95)
+    limit_process_to(0.95, monkeypatch)
     assert free_memory(device) == 55 * GB  # another process has the rest
-    limit(0.2)
+    limit_process_to(0.2, monkeypatch)
     assert free_memory(device) == 5 * GB  # no more is reserved than there is
 
 

@@ -98,3 +98,15 @@ def test_a_large_run_is_read_by_a_kernel_of_its_own() -> None:
     with Launches() as counted:
         fused(x, (0, rows, 2 * rows))
     assert counted.number == 2 + 2 + 1  # two runs, stacked twice, one product
+
+
+def test_all_runs_together_have_the_moments_of_one() -> None:
+    """Whatever their lengths, and far from zero; in float64, like the runs."""
+    for offset in (3.0, 1e4):
+        x = skewed(SHAPES["4-D"], offset).double()
+        expected = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
+        for bounds in BOUNDS.values():
+            mean, m2 = fused(x, bounds)
+            counts = tuple((b - a) * 99 for a, b in pairwise(bounds))
+            whole = kernels.RunMoments(counts, mean, m2).whole()
+            torch.testing.assert_close(whole, expected, rtol=1e-10, atol=0)
