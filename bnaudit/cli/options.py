@@ -82,8 +82,8 @@ TrustPickle = Annotated[
 Data = Annotated[
     str | None,
     option(
-        help="imagefolder:DIR, cifar10:DIR, npz:FILE, or path/file.py:factory for a Dataset, a "
-        "DataLoader or any iterable of batches.",
+        help="imagefolder:DIR, tar:PATTERN, parquet:PATTERN, cifar10:DIR, npz:FILE, or "
+        "path/file.py:factory for a Dataset, a DataLoader or any iterable of batches.",
         panel=DATA,
     ),
 ]
@@ -167,7 +167,23 @@ ChannelsLast = Annotated[
         panel=RUN,
     ),
 ]
-Workers = Annotated[int | None, option(help="Processes that load data. (default: 0)", panel=RUN)]
+Workers = Annotated[
+    str | None,
+    option(
+        metavar="N|auto",
+        help="Processes that load data. (default: auto, by the cores and what loading takes)",
+        panel=RUN,
+    ),
+]
+Decode = Annotated[
+    str | None,
+    option(
+        metavar="cpu|gpu",
+        help="Where images are decoded and transformed: gpu for JPEGs, on a CUDA device. "
+        "(default: cpu)",
+        panel=RUN,
+    ),
+]
 RankTimeout = Annotated[
     int | None,
     option(

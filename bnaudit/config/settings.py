@@ -38,7 +38,7 @@ class Settings(BaseModel):
     train_batch_size: Positive | None = None
     samples: Positive | Literal["all"] | None = None  # None: the verb's own default
     seed: Count = 0
-    workers: Count = 0
+    workers: Count | Literal["auto"] = "auto"
     rank_timeout: Positive = 1800  # seconds
     skip_bad: Switch = False
     device: str = "auto"
@@ -81,6 +81,15 @@ class Settings(BaseModel):
     @classmethod
     def _number_all_or_none(cls, value: object) -> object:
         return _number_or(value, "all", "none")
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _number_or_auto(cls, value: object) -> object:
+        if isinstance(value, str) and value.isdecimal():
+            value = int(value)  # the command line gives text
+        if value == "auto" or (type(value) is int and 0 <= value <= _LARGEST):
+            return value
+        raise ValueError("give an integer from 0, or auto")
 
     @field_validator("layers", "select", "ignore", "against", mode="before")
     @classmethod

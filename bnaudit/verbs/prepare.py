@@ -25,6 +25,7 @@ from bnaudit.results.state import State
 from bnaudit.targets.data import DataTarget, Transform, open_data
 from bnaudit.targets.forward import build_compare, build_forward
 from bnaudit.targets.hugging_face import folder_of, no_weights
+from bnaudit.targets.loading import automatic_workers
 from bnaudit.targets.models import build_model
 from bnaudit.targets.transforms import build_transform
 from bnaudit.verbs.devices import usable_device
@@ -234,12 +235,16 @@ def reader_for(
         ranks = conditions.ranks
         return StreamReader(target.stream, samples, target.batch_size, said, ranks=ranks)
     size = settings.batch_size or target.batch_size or DEFAULT_BATCH_SIZE
+    size = pass_batch_size(size, settings.train_batch_size)
+    workers = settings.workers
+    if workers == "auto":
+        workers = automatic_workers(target, samples, size)
     return MapReader(
         target.dataset,
-        pass_batch_size(size, settings.train_batch_size),
+        size,
         samples,
         settings.seed,
-        settings.workers,
+        workers,
         target.collate,
         pin_memory=conditions.device.type == "cuda",
         skip_bad=settings.skip_bad,
