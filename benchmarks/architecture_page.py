@@ -8,14 +8,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from architecture_outcome import Outcome, Run, Stage
 from architecture_trial import (
     ATTRIBUTED,
     BATCH_SIZES,
     RESIDUAL,
     SIDES,
     SIDES_TO_BUILD_FOR,
-    Outcome,
-    Stage,
 )
 
 FAILED: dict[Stage, str] = {
@@ -28,20 +27,6 @@ FAILED: dict[Stage, str] = {
 
 NAMED = 4
 """So many models are named beside a reason; of the others the number is given."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """What was run: the library, the limits of one model, the versions.
-
-    `seconds` of the processor, `gigabytes` of memory (10^9 bytes), `millions` of parameters.
-    """
-
-    library: str
-    seconds: float
-    gigabytes: float
-    millions: float
-    versions: str
 
 
 def versions(library: str) -> str:

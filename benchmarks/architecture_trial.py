@@ -8,9 +8,10 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
+from architecture_outcome import Failure, Outcome, Stage
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves
@@ -21,8 +22,6 @@ from bnaudit.findings.policy import Policy
 from bnaudit.results import Audit, Recalibrated
 from bnaudit.targets.models import build_model
 from bnaudit.targets.outlines import outlined
-
-Stage = Literal["look", "build", "plain", "measure", "exact"]
 
 LIBRARIES = ("timm", "torchvision")
 
@@ -45,73 +44,14 @@ _RANDOM_IMAGES = Policy(ignore=("BN301",))
 """Random images were preprocessed in no way: no mistake is looked for."""
 
 
-@dataclass(frozen=True)
-class Failure:
-    """The stage that did not succeed, and one line that says why.
-
-    `limited`: by a limit of the run, which another run may raise.
-    """
-
-    stage: Stage
-    reason: str
-    limited: bool = False
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one architecture.
-
-    `family` is the module that defines it. `reached`: how many of its `bn_layers` the plain forward
-    came to. `side`: of the images that it ran on, pixels; `built_for` the same where the model was
-    built for it. `residual`: the largest ESM after `exact`. `seconds`: processor time.
-    """
-
-    name: str
-    family: str = ""
-    parameters: int = 0
-    bn_layers: int = 0
-    reached: int = 0
-    side: int | None = None
-    built_for: int | None = None
-    attributed: bool = False
-    residual: float | None = None
-    notes: tuple[str, ...] = ()
-    failures: tuple[Failure, ...] = ()
-    seconds: float = 0.0
-
-    def failed(self, *stages: Stage) -> bool:
-        """Whether one of `stages` failed."""
-        return any(failure.stage in stages for failure in self.failures)
-
-    @property
-    def ran(self) -> bool:
-        """Whether it has BatchNorm, and a plain forward in eval mode ran."""
-        return self.bn_layers > 0 and not self.failed("look", "build", "plain")
-
-    @property
-    def measured(self) -> bool:
-        """Whether `measure` did all that it has to."""
-        return self.ran and not self.failed("measure")
-
-    @property
-    def exact(self) -> bool:
-        """Whether `exact` did all that it has to, and left a residual that is rounding."""
-        return self.ran and self.residual is not None and not self.failed("exact")
-
-    @property
-    def limited(self) -> bool:
-        """Whether a limit of the run stood in its way."""
-        return any(failure.limited for failure in self.failures)
-
-    def with_failure(self, failure: Failure) -> Outcome:
-        """The same with one more stage that failed."""
-        return replace(self, failures=(*self.failures, failure))
-
-
 def names_of(library: str) -> list[str]:
     """The names of all architectures of one of `LIBRARIES`."""
-    models: Any = importlib.import_module("timm" if library == "timm" else "torchvision.models")
-    return list(models.list_models())
+    return list(imported(library).list_models())
+
+
+def imported(library: str) -> Any:
+    """The module of `library` that lists its models."""
+    return importlib.import_module("timm" if library == "timm" else "torchvision.models")
 
 
 class _UnfitError(Exception):

@@ -12,7 +12,6 @@ that none can stop the others. Outcomes are kept in a file of JSON lines as they
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import multiprocessing
 import resource
@@ -20,14 +19,15 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 import torch
-from architecture_page import Run, page, versions
-from architecture_trial import LIBRARIES, Failure, Outcome, Stage, names_of, try_architecture
+from architecture_outcome import Cache, Failure, Outcome, Run, Stage
+from architecture_page import page, versions
+from architecture_trial import LIBRARIES, imported, names_of, try_architecture
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -46,7 +46,7 @@ class Worker:
         self._known: tuple[Outcome, Stage | None] = (Outcome(spec.partition(":")[2]), "look")
         self._started = time.monotonic()
         self.connection, theirs = multiprocessing.Pipe(duplex=False)
-        context = multiprocessing.get_context("fork")  # so the libraries are imported once
+        context = multiprocessing.get_context("fork")  # with what is imported here
         self._process = context.Process(target=_work, args=(spec, run, theirs), daemon=True)
         self._process.start()
         theirs.close()
@@ -94,6 +94,7 @@ def _work(spec: str, run: Run, connection: Connection) -> None:
 
 def try_all(run: Run, names: Sequence[str], workers: int) -> Iterator[Outcome]:
     """Each architecture's outcome as it comes, from so many processes at a time."""
+    imported(run.library)  # here, not in each process
     left = list(reversed(names))
     working: list[Worker] = []
     try:
@@ -109,49 +110,6 @@ def try_all(run: Run, names: Sequence[str], workers: int) -> Iterator[Outcome]:
     finally:
         for worker in working:
             worker.stop()
-
-
-class Cache:
-    """A file of JSON lines: what was run, then one outcome a line."""
-
-    def __init__(self, path: Path, run: Run) -> None:
-        self._path, self._run = path, run
-
-    def begin(self) -> None:
-        """An empty one, whatever was there."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._path.write_text(json.dumps(asdict(self._run)) + "\n", encoding="utf-8")
-
-    def go_on(self) -> list[Outcome]:
-        """What an earlier run found, without what its limits kept from being found if they differ.
-
-        Ends the program where there was none, or one of other versions.
-        """
-        if not self._path.exists():
-            sys.exit(f"--continue: there is no {self._path}: run without it first")
-        first, *lines = self._path.read_text(encoding="utf-8").splitlines()
-        before = Run(**json.loads(first))
-        if (before.library, before.versions) != (self._run.library, self._run.versions):
-            sys.exit(f"--continue: {self._path} is from {before.versions}: run without it")
-        known = [_outcome(line) for line in lines]
-        if before != self._run:
-            known = [one for one in known if not one.limited]
-            self.begin()
-            for one in known:
-                self.add(one)
-        return known
-
-    def add(self, outcome: Outcome) -> None:
-        """One more line."""
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(outcome)) + "\n")
-
-
-def _outcome(line: str) -> Outcome:
-    known = json.loads(line)
-    known["notes"] = tuple(known["notes"])
-    known["failures"] = tuple(Failure(**failure) for failure in known["failures"])
-    return Outcome(**known)
 
 
 def main() -> None:
