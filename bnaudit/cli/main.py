@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import time
 import traceback
 from typing import Annotated, NoReturn
 
@@ -26,6 +27,7 @@ from bnaudit.cli.init import EPILOG as INIT_EPILOG
 from bnaudit.cli.init import init
 from bnaudit.cli.inspect import EPILOG as INSPECT_EPILOG
 from bnaudit.cli.inspect import inspect
+from bnaudit.cli.launcher import BUG, INTERRUPTED, is_first, rank_and_size
 from bnaudit.cli.leakage import EPILOG as LEAKAGE_EPILOG
 from bnaudit.cli.leakage import leakage
 from bnaudit.cli.measure import EPILOG as MEASURE_EPILOG
@@ -36,11 +38,16 @@ from bnaudit.cli.report import report
 from bnaudit.cli.restore import EPILOG as RESTORE_EPILOG
 from bnaudit.cli.restore import restore
 from bnaudit.cli.sweep import sweep
-from bnaudit.errors import BnauditError
+from bnaudit.errors import BnauditError, InputError
 
 USAGE = 2
-BUG = 3
-INTERRUPTED = 130
+
+ON_RANKS = ("measure", "recalibrate")
+"""The commands that several processes share; the others take no time, or go on from an Audit."""
+
+FIRST_SPEAKS = 5.0
+"""Seconds that other ranks leave the first one to say what is wrong with the command that all have:
+a launcher ends all as soon as one has ended."""
 
 app = typer.Typer(
     name="bnaudit",
@@ -84,6 +91,7 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def main(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
@@ -95,6 +103,12 @@ def main(
     layer, with error bars; a copy with the right ones, where data that took no part show that it
     helps; and a gate for CI.
     """
+    _, size = rank_and_size()
+    if size > 1 and context.invoked_subcommand not in ON_RANKS:
+        raise InputError(
+            f"bnaudit {context.invoked_subcommand} is the work of one process: start it without "
+            f"torchrun ({' and '.join(ON_RANKS)} run on {size} ranks)"
+        )
 
 
 def run() -> None:
@@ -136,5 +150,8 @@ def _help_for(error: Exception) -> str:
 def _fail(message: str, code: int) -> NoReturn:
     from bnaudit.report.neutral import neutral
 
+    if not is_first():
+        time.sleep(FIRST_SPEAKS)
+        sys.exit(code)
     print(f"error: {neutral(' '.join(message.split()))}", file=sys.stderr)  # noqa: T201
     sys.exit(code)
