@@ -9,8 +9,9 @@ import shutil
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
@@ -127,11 +128,11 @@ def loaded_batches(loader: DataLoader[Any]) -> Iterator[Loaded]:
     be given to another process.
     """
     iterator = _started(loader)
-    with _deaths_found_on_reading(loader):
+    with _deaths_found_on_reading(loader), closing(_Ending(iterator)):
         while True:
             try:
                 loaded = next(iterator, None)
-            except (RuntimeError, MemoryError, OSError) as error:
+            except (RuntimeError, MemoryError, OSError, EOFError) as error:
                 if loader.num_workers == 0:
                     raise
                 raise InputError(_death(error, iterator, loader)) from error
@@ -140,9 +141,23 @@ def loaded_batches(loader: DataLoader[Any]) -> Iterator[Loaded]:
             yield loaded
 
 
+class _Ending:
+    """Ends the processes of a loader's iterator, also where an exception still refers to it."""
+
+    def __init__(self, iterator: Any) -> None:
+        self._iterator = iterator
+
+    def close(self) -> None:
+        end = getattr(self._iterator, "_shutdown_workers", None)
+        if end is not None:
+            end()
+
+
 def _started(loader: DataLoader[Any]) -> Iterator[Loaded]:
     try:
-        return iter(loader)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Got pickle error")  # said below
+            return iter(loader)
     except (pickle.PicklingError, AttributeError, TypeError, OSError) as error:
         if loader.num_workers == 0:
             raise
@@ -169,7 +184,10 @@ def _deaths_found_on_reading(loader: DataLoader[Any]) -> Iterator[None]:
 
 
 def _death(error: BaseException, iterator: Any, loader: DataLoader[Any]) -> str:
-    codes = {process.exitcode for process in getattr(iterator, "_workers", ())}
+    workers = getattr(iterator, "_workers", ())
+    if isinstance(error, EOFError) and len(workers) == 1:  # it broke off while it gave a batch
+        workers[0].join(1)
+    codes = {process.exitcode for process in workers}
     fewer = f"use fewer than --workers {loader.num_workers}, or a smaller --batch-size"
     said = str(error)
     if -signal.SIGBUS in codes or "shared memory" in said or "No space left" in said:
