@@ -46,7 +46,12 @@ def weights_in(folder: Path) -> Path | None:
 
 def has_processor(folder: Path) -> bool:
     """Whether the folder says how images are prepared for its model."""
-    return any((folder / name).is_file() for name in _PROCESSORS)
+    if any((folder / name).is_file() for name in _PROCESSORS):
+        return True
+    try:
+        return _is_of_timm(_settings(folder, ""))
+    except InputError:
+        return False
 
 
 def no_weights(spec: str, folder: Path) -> InputError:
@@ -72,6 +77,8 @@ def build_from_folder(spec: str, args: Mapping[str, object]) -> Any:
     folder = folder_of(spec)
     assert folder is not None
     said = f"--model {spec}"
+    if spec == f"{SCHEME}:":
+        raise InputError(f"{said}: say which folder, as {SCHEME}:DIR")
     settings = _settings(folder, said)
     library = transformers_for(said)
     with offline(said):
@@ -104,16 +111,17 @@ def names_in_model(model: Any, names: Iterable[str]) -> dict[str, str]:
 
 
 def transformers_for(said: str) -> ModuleType:
-    """The library. InputError where it is not installed, or is too old."""
+    """The library. InputError where it is not installed, is too old, or refuses its surroundings."""
     try:
         import transformers
         import transformers.conversion_mapping
-    except ModuleNotFoundError as error:
-        if error.name not in ("transformers", "transformers.conversion_mapping"):
-            raise
-        missing = error.name == "transformers"
-        what = "is not installed" if missing else "is older than version 5"
-        raise InputError(f"{said}: transformers {what}: pip install -U 'bnaudit[hf]'") from error
+    except ImportError as error:
+        reasons = {
+            "transformers": "transformers is not installed",
+            "transformers.conversion_mapping": "transformers is older than version 5",
+        }
+        why = reasons.get(error.name or "", f"transformers cannot be imported: {one_line(error)}")
+        raise InputError(f"{said}: {why}: pip install -U 'bnaudit[hf]'") from error
     return transformers
 
 
@@ -131,9 +139,10 @@ def offline(said: str) -> Iterator[None]:
         yield
     except Exception as error:
         if any(isinstance(cause, OfflineModeIsEnabled) for cause in _causes(error)):
+            wanted = str(_causes(error)[0]).partition(": offline mode")[0]
             raise InputError(
-                f"{said}: it names something that is not in the folder, and nothing is downloaded: "
-                f"save the whole model with save_pretrained ({one_line(_causes(error)[0])})"
+                f"{said}: it names something that is not in the folder, and nothing is downloaded "
+                f"({wanted}): load it with transformers, and save it anew with save_pretrained"
             ) from error
         raise
     finally:
@@ -155,11 +164,10 @@ def _settings(folder: Path, said: str) -> dict[str, Any]:
     """What config.json says."""
     file = folder / CONFIG
     if not folder.is_dir():
-        name = said.partition(f"{SCHEME}:")[2]
-        raise InputError(
-            f"{said}: there is no folder {folder}, and nothing is downloaded: get it first (hf "
-            f"download {name} --local-dir DIR), then give hf:DIR"
-        )
+        name = str(folder)
+        on_the_hub = name.count("/") == 1 and not name.startswith((".", "/"))
+        get = f": get it first (hf download {name} --local-dir DIR)" if on_the_hub else ""
+        raise InputError(f"{said}: there is no folder {folder}, and nothing is downloaded{get}")
     if not file.is_file():
         raise InputError(
             f"{said}: {folder} has no {CONFIG}: name a folder that save_pretrained wrote"
@@ -173,17 +181,17 @@ def _settings(folder: Path, said: str) -> dict[str, Any]:
     return settings
 
 
+def _is_of_timm(settings: Mapping[str, Any]) -> bool:
+    return "architecture" in settings and "pretrained_cfg" in settings
+
+
 def _config(
     library: ModuleType, settings: dict[str, Any], args: Mapping[str, object], spec: str
 ) -> Any:
     """The configuration object, with the user's `args` in it."""
     said = f"--model {spec}"
-    kind = settings.get("model_type")
-    if kind is None and "architecture" in settings:
-        raise InputError(
-            f"{said}: its {CONFIG} is timm's: give --model timm:{settings['architecture']}, and "
-            "the weights as the CHECKPOINT"
-        )
+    # timm writes folders of its own, which transformers reads.
+    kind = settings.get("model_type", "timm_wrapper" if _is_of_timm(settings) else None)
     if kind not in library.CONFIG_MAPPING:
         if "auto_map" in settings:
             raise InputError(f"{said}: model_type {kind!r} needs code of its own, {_OWN_CODE}")
@@ -221,6 +229,8 @@ def _without_pretrained_parts(settings: dict[str, Any]) -> dict[str, Any]:
     for part in (plain, plain.get("backbone_config")):
         if isinstance(part, dict) and "use_pretrained_backbone" in part:
             part["use_pretrained_backbone"] = False
+    if isinstance(plain.get("model_args"), dict):
+        plain["model_args"].pop("num_classes", None)  # transformers says it to timm a second time
     return plain
 
 
@@ -253,7 +263,7 @@ def _by_kind(library: ModuleType, config: Any, said: str) -> Any:
     """Of a configuration that names no class."""
     mappings = [f"MODEL_FOR_{head}_MAPPING" for head in _HEADS]
     for mapping in (*mappings, "MODEL_MAPPING"):
-        found = getattr(library, mapping).get(type(config))
+        found = getattr(library, mapping).get(type(config), None)
         if found is not None:
             return found[0] if isinstance(found, tuple) else found
     heads = listed(head.lower().replace("_", " ") for head in _HEADS)
