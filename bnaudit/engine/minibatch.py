@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bnaudit.engine.layers import BNLayer, channels_first
 from bnaudit.engine.state import statistics
+from bnaudit.engine.stopwatch import doing
 from bnaudit.stats.kernels import Scratch, run_moments
 
 
@@ -36,6 +37,7 @@ class MiniBatchStatistics:
         if count == 1:
             self.kept.add(layer.name)
             return forward(x)
-        moments = run_moments(values, (0, values.shape[0]), self._scratch)
+        with doing("moments"):
+            moments = run_moments(values, (0, values.shape[0]), self._scratch)
         with statistics(layer, moments.mean[0], moments.m2[0] / count):
             return forward(x)

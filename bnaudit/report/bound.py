@@ -61,13 +61,17 @@ def _duration(seconds: float) -> str:
 
 def _advice(kind: Kind, device: str, dtype: str) -> str:
     on_cuda = device.startswith("cuda")
+    if kind == "data" and on_cuda:
+        return "more --workers, or --decode gpu for JPEGs, would help"
     if kind == "data":
-        return "more --workers would help"
+        return "more --workers, or cores for them, would help"
     if kind == "forward" and not on_cuda:
         return "a GPU (--device cuda) or fewer --samples would help"
     if kind == "forward" and dtype == "float32":
         return "--dtype bf16 or a larger --batch-size would help"
-    if kind in ("forward", "moments"):
+    if kind == "forward":
+        return "a larger --batch-size, or more GPUs (torchrun), would help"
+    if kind == "moments":
         return "a larger --batch-size would help"
     if kind == "collectives":
         return "fewer ranks, or a faster network between them, would help"

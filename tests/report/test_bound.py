@@ -39,8 +39,8 @@ def words(text: str) -> str:
 
 def test_the_largest_share_is_what_bounds_a_run() -> None:
     assert bound(one(SLOW_LOADER), "cpu", "float32") == (
-        "bounded by data: data 71%, forward 20%, moments 7%, rest 2% of 41 s; more --workers would "
-        "help"
+        "bounded by data: data 71%, forward 20%, moments 7%, rest 2% of 41 s; more --workers, or "
+        "cores for them, would help"
     )
 
 
@@ -49,7 +49,8 @@ def test_the_largest_share_is_what_bounds_a_run() -> None:
     [
         (Spent(forward=2, data=1), "cpu", "float32", "forward: data 33%", "--device cuda"),
         (Spent(forward=2), "cuda:0 (H200)", "float32", "forward: data 0%", "--dtype bf16"),
-        (Spent(forward=2), "cuda:0 (H200)", "bfloat16", "forward", "a larger --batch-size would"),
+        (Spent(forward=2), "cuda:0 (H200)", "bfloat16", "forward", "more GPUs (torchrun)"),
+        (Spent(data=2), "cuda:0 (H200)", "bfloat16", "data", "--decode gpu"),
         (Spent(moments=2), "cpu", "float32", "moments", "a larger --batch-size would"),
         (Spent(rest=2), "cpu", "float32", "the rest", "checks of the data, intervals and findings"),
         (Spent(), "cpu", "float32", "the rest: data 0%", "of 0.0 s"),
@@ -85,7 +86,7 @@ def test_the_rank_that_keeps_the_others_waiting_is_named_with_what_it_does() -> 
     assert bound(RunTime.of(ranks, 10), "cpu", "float32") == (
         "bounded by data on rank 2: data 28%, forward 20%, moments 0%, collectives 0%, waiting "
         "52%, rest 0% of 10 s on 4 ranks; the others wait for rank 2: data 80% there; more "
-        "--workers would help"
+        "--workers, or cores for them, would help"
     )
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import bnaudit
-from bnaudit.engine import collect, population
+from bnaudit.engine import collect, minibatch, population
 from bnaudit.engine.stopwatch import HostClock, Stopwatch
 from bnaudit.report.bound import bound
 from bnaudit.report.recalibration import print_recalibrated
@@ -92,7 +92,7 @@ class Moving:
 
 def slow_moments(monkeypatch: pytest.MonkeyPatch, sleep: Callable[[float], None]) -> None:
     """Every reduction of a layer's input calls `sleep(1)`."""
-    for module in (collect, population):
+    for module in (collect, minibatch, population):
         plain = module.run_moments
 
         def run_moments(*args: Any, plain: Callable[..., Any] = plain) -> Any:
@@ -198,7 +198,8 @@ def test_the_shares_agree_with_timers_around_the_model_and_the_moments(
         inside += time.perf_counter() - began
         return found
 
-    monkeypatch.setattr(collect, "run_moments", run_moments)
+    for module in (collect, minibatch):
+        monkeypatch.setattr(module, "run_moments", run_moments)
     model = nn.Sequential(*(nn.BatchNorm1d(4096) for _ in range(6)))
     forward = 0.0
 
@@ -210,10 +211,7 @@ def test_the_shares_agree_with_timers_around_the_model_and_the_moments(
         return found
 
     data = TensorDataset(torch.randn(512, 4096))
-    audit = bnaudit.measure(
-        model, data, batch_size=64, forward=run, attribute="none", task="other",
-        policy=bnaudit.Policy(ignore=("BN3",)),
-    )  # fmt: skip
+    audit = measure_alone(model, data, batch_size=64, forward=run, task="other")
     spent = time_of(audit).ranks[0]
     assert spent.moments > inside  # merging comes on top
     assert spent.forward == pytest.approx(forward - inside, rel=0.3)
