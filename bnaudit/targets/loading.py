@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from multiprocessing import connection
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
@@ -185,8 +186,8 @@ def _deaths_found_on_reading(loader: DataLoader[Any]) -> Iterator[None]:
 
 def _death(error: BaseException, iterator: Any, loader: DataLoader[Any]) -> str:
     workers = getattr(iterator, "_workers", ())
-    if isinstance(error, EOFError) and len(workers) == 1:  # it broke off while it gave a batch
-        workers[0].join(1)
+    # One that died while it gave a batch is heard of before the system has its exit code.
+    connection.wait([process.sentinel for process in workers], timeout=1)
     codes = {process.exitcode for process in workers}
     fewer = f"use fewer than --workers {loader.num_workers}, or a smaller --batch-size"
     said = str(error)
