@@ -187,7 +187,10 @@ def _deaths_found_on_reading(loader: DataLoader[Any]) -> Iterator[None]:
 def _death(error: BaseException, iterator: Any, loader: DataLoader[Any]) -> str:
     workers = getattr(iterator, "_workers", ())
     # One that died while it gave a batch is heard of before the system has its exit code.
-    connection.wait([process.sentinel for process in workers], timeout=1)
+    ready = connection.wait([process.sentinel for process in workers], timeout=1)
+    for process in workers:
+        if process.sentinel in ready:
+            process.join(1)
     codes = {process.exitcode for process in workers}
     fewer = f"use fewer than --workers {loader.num_workers}, or a smaller --batch-size"
     said = str(error)
