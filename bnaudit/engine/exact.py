@@ -16,10 +16,19 @@ from bnaudit.engine.batches import Batch
 from bnaudit.engine.conditions import OutOfMemoryError, ran_out_of_memory
 from bnaudit.engine.layers import BNLayer
 from bnaudit.engine.lockstep import ELSE, Arrival, Lockstep, OutOfOrderError
-from bnaudit.engine.population import Account, Calibration, Result, Stopped, in_order
+from bnaudit.engine.population import (
+    Account,
+    Calibration,
+    Result,
+    Stopped,
+    in_order,
+    packed,
+    unpacked,
+)
 from bnaudit.engine.sequential import settle_one_by_one
 from bnaudit.engine.state import Applied
 from bnaudit.engine.trial import Trial
+from bnaudit.stats.moments import Moments, pool
 
 Done = Callable[[Batch, Any], None]
 
@@ -75,10 +84,14 @@ def _in_lockstep(work: Calibration, later: list[BNLayer], done: Done | None) -> 
             return account.look(batches[runner], layer, x)
 
         def barrier(arrivals: list[Arrival]) -> bool:
-            layer = meeting.layer(arrivals)
-            if layer is None:
+            seen = [arrival.seen for arrival in arrivals if arrival.seen is not None]
+            waiting = arrivals[0].layer if arrivals else None
+            groups, own = account.own(waiting, seen) if waiting is not None else (None, None)
+            met = meeting.met(waiting, own)
+            if met is None:
                 return False
-            population = account.population(layer, [a.seen for a in arrivals if a.seen is not None])
+            layer, whole = met
+            population = account.settled(layer, groups or account.own(layer, ())[0], whole)
             result.populations[layer] = population
             if population.statistics is not None:
                 applied.put(layer, *population.statistics)
@@ -115,7 +128,7 @@ def _with_number_to_try(
 ) -> OutOfMemoryError:
     samples = sum(batch.size for batch in batches)
     fewer = samples * 6 // 10
-    fewer = max(1, fewer - fewer % 16 if fewer > 32 else fewer)
+    fewer = max(1, fewer - fewer % 16 if fewer > 32 else fewer) * work.ranks.size
     after = list(result.populations)[-1].name if result.populations else "the start"
     return OutOfMemoryError(
         f"out of memory on {work.conditions.device} with the activations of {samples} samples "
@@ -132,20 +145,32 @@ class _CalledAgain(BaseException):
 
 
 class _Meeting:
-    """At which layer the forwards of all ranks wait."""
+    """The forwards of all ranks at one layer: one collective, of the widest layer's size."""
 
     def __init__(self, work: Calibration, batches: int) -> None:
-        self._ranks = work.ranks
-        self._layers = list(work.layers)
+        self._ranks, self._layers = work.ranks, list(work.layers)
         self._idle = _NO_BATCHES if batches == 0 else _ENDED
+        self._figures = 2 * max((layer.channels for layer in self._layers), default=0) + 1
 
-    def layer(self, arrivals: list[Arrival]) -> BNLayer | None:
-        """None once all have ended. Raises `OutOfOrderError` where the ranks disagree."""
-        own = self._layers.index(arrivals[0].layer) if arrivals else self._idle
+    def met(self, layer: BNLayer | None, own: Moments | None) -> tuple[BNLayer, Moments] | None:
+        """The layer at which all wait, and its moments (1, C) over all; None once all have ended.
+
+        `layer`: where those of this rank wait, `own` what they saw. Raises `OutOfOrderError`.
+        """
         if self._ranks.size == 1:
-            return self._layers[own] if own >= 0 else None
-        here = torch.tensor([own], dtype=torch.float64, device="cpu")
-        places = [int(place) for place in self._ranks.gather_tensor(here)]
+            return (layer, own) if layer is not None and own is not None else None
+        message = torch.zeros(1 + self._figures, dtype=torch.float64, device="cpu")
+        message[0] = self._idle if layer is None else self._layers.index(layer)
+        if own is not None:
+            figures = packed(own)
+            message[1 : 1 + len(figures)] = figures
+        messages = torch.stack(self._ranks.gather_tensor(message))
+        there = self._place([int(place) for place in messages[:, 0]])
+        if there is None:
+            return None
+        return there, pool(unpacked(messages[:, 1 : 2 + 2 * there.channels]))
+
+    def _place(self, places: list[int]) -> BNLayer | None:
         working = {place: rank for rank, place in enumerate(places) if place != _NO_BATCHES}
         if len(working) > 1:
             said = [

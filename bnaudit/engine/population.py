@@ -125,16 +125,29 @@ class Account:
         The groups are those of this rank: see `Result.together`. Raises `NonFiniteError` with the
         name of the layer and the batch.
         """
-        with doing("moments"):
-            own = self._groups(layer, seen)
-            whole = _of_all(pool(own), self._work.ranks)
+        own, whole = self.own(layer, seen)
+        ranks = self._work.ranks
+        if ranks.size > 1:
+            whole = pool(unpacked(torch.stack(ranks.gather_tensor(packed(whole)))))
+        return self.settled(layer, own, whole)
+
+    def settled(self, layer: BNLayer, own: Moments, whole: Moments) -> Population:
+        """From its groups on this rank and the moments (1, C) over all of them."""
         statistics = None
         if whole.count.item() > 1:  # a single value has no variance
             statistics = self._work.rule(layer, whole.mean[0], whole.var[0])
         return Population(own, statistics)
 
+    def own(self, layer: BNLayer, seen: Sequence[Seen]) -> tuple[Moments, Moments]:
+        """What the layer saw on this rank, by jackknife group, and pooled, (1, C).
+
+        Raises `NonFiniteError`.
+        """
+        with doing("moments"):
+            groups = self._groups(layer, seen)
+            return groups, pool(groups)
+
     def _groups(self, layer: BNLayer, seen: Sequence[Seen]) -> Moments:
-        """What the layer saw on this rank, by jackknife group."""
         account = GroupedMoments(self._work.groups, layer.channels)
         if not seen:
             return account.moments
@@ -150,13 +163,16 @@ class Account:
         return account.moments
 
 
-def _of_all(own: Moments, ranks: Ranks) -> Moments:
-    """The moments of a layer (1, C) over all ranks: one collective, of 2C + 1 figures a rank."""
-    if ranks.size == 1:
-        return own
-    found = ranks.gather_tensor(torch.cat([own.count, own.mean[0], own.m2[0]]))
-    count, mean, m2 = torch.stack(found).split([1, *2 * own.mean.shape[1:]], dim=1)
-    return pool(Moments(count.flatten(), mean, m2))
+def packed(whole: Moments) -> Tensor:
+    """The moments (1, C) of a layer side by side, (2C + 1,): what ranks send each other."""
+    return torch.cat([whole.count, whole.mean[0], whole.m2[0]])
+
+
+def unpacked(rows: Tensor) -> Moments:
+    """The same of several ranks, (P, 2C + 1), as so many parts."""
+    channels = rows.shape[1] // 2
+    count, mean, m2 = rows.split([1, channels, channels], dim=1)
+    return Moments(count.flatten(), mean, m2)
 
 
 def _check_finite(layer: BNLayer, figures: Tensor, batch_of: list[int]) -> None:
