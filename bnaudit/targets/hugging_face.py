@@ -54,6 +54,15 @@ def has_processor(folder: Path) -> bool:
         return False
 
 
+def holds_model(folder: Path) -> bool:
+    """Whether it is a folder with a configuration of transformers or timm."""
+    try:
+        settings = _settings(folder, "")
+    except InputError:
+        return False
+    return "model_type" in settings or _is_of_timm(settings)
+
+
 def no_weights(spec: str, folder: Path) -> InputError:
     """The error about a folder that `weights_in` finds nothing in."""
     return InputError(
@@ -111,7 +120,7 @@ def names_in_model(model: Any, names: Iterable[str]) -> dict[str, str]:
 
 
 def transformers_for(said: str) -> ModuleType:
-    """The library. InputError where it is not installed, is too old, or refuses its surroundings."""
+    """The library. InputError where it is not installed, too old, or refuses its surroundings."""
     try:
         import transformers
         import transformers.conversion_mapping

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,10 +14,17 @@ from bnaudit.checkpoints.formats import detect_format
 from bnaudit.checkpoints.messages import listed, one_line
 from bnaudit.checkpoints.opening import opened
 from bnaudit.checkpoints.stored_state import state_of_contents
-from bnaudit.config import DEFAULT_FILE, find_config, read_config, resolve
+from bnaudit.config import DEFAULT_FILE, PATH_SCHEMES, find_config, read_config, resolve
 from bnaudit.errors import InputError
 from bnaudit.findings.shifted import SHIFT_THRESHOLD
 from bnaudit.report.starter import Spec, Starter, starter_text
+from bnaudit.targets.hugging_face import (
+    SCHEME,
+    has_processor,
+    holds_model,
+    no_weights,
+    weights_in,
+)
 from bnaudit.verbs.bars import Bar, no_bar
 from bnaudit.verbs.init_candidates import candidates
 from bnaudit.verbs.init_data import check_transform, data_found, data_given, transform_for
@@ -73,12 +80,13 @@ def init(
 ) -> Initialised:
     """Write a commented `bnaudit.toml` for a checkpoint, as far as it can be told.
 
-    `checkpoint`: the only one in the current folder where it is None. The model is one of
-    torchvision's or timm's with the same tensors (`find_architectures`), the data what lies in the
-    current folder in a usual form. Where both are there, a few samples are measured with the file
-    as it was written; where only the model is there, the weights are loaded into it. `output`:
-    bnaudit.toml in the current folder; a file that is there is only replaced with `force`, and a
-    folder is made where it is missing.
+    `checkpoint`: the only one in the current folder where it is None. A folder of transformers, or
+    the weights in one, say what their model is and how images are prepared. Any other model is one
+    of torchvision's or timm's with the same tensors (`find_architectures`); the data are what lies
+    in the current folder in a usual form. Where both are there, a few samples are measured with the
+    file as it was written; where only the model is there, the weights are loaded into it.
+    `output`: bnaudit.toml in the current folder; a file that is there is only replaced with
+    `force`, and a folder is made where it is missing.
 
     Raises `InputError`: no checkpoint or several, one that cannot be read, a model or data that
     were named and cannot be used, a file that is there already or cannot be written. Then nothing
@@ -87,7 +95,7 @@ def init(
     wanted = wanted or Wanted()
     here, output = Path(), output or Path(DEFAULT_FILE)
     _check_output(output, force=force)
-    path = checkpoint or only_checkpoint(here)
+    path, wanted = _with_folder(checkpoint or only_checkpoint(here), wanted)
     contents = read_contents(path, key=wanted.key)
     folder = output.parent
     check_transform(wanted.transform)
@@ -136,6 +144,22 @@ def _try(output: Path, missing: Sequence[object]) -> tuple[Trial, str | None]:
     if missing:
         return "loaded", why_not_loaded(settings)
     return "measured", why_not_measured(settings)
+
+
+def _with_folder(path: Path, wanted: Wanted) -> tuple[Path, Wanted]:
+    """The checkpoint file, and what the folder of transformers around it says of its model."""
+    folder = path if path.is_dir() else path.parent
+    weights = weights_in(folder)
+    if not holds_model(folder) or (path != folder and path != weights):
+        return path, wanted
+    spec = f"{SCHEME}:{folder}"
+    if weights is None:
+        raise no_weights(spec, folder)
+    if wanted.model is not None:
+        return weights, wanted
+    of_factory = wanted.data is not None and wanted.data.partition(":")[0] not in PATH_SCHEMES
+    transform = spec if has_processor(folder) and not of_factory else None
+    return weights, replace(wanted, model=spec, transform=wanted.transform or transform)
 
 
 def only_checkpoint(folder: Path) -> Path:

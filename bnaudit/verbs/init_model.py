@@ -11,6 +11,7 @@ from bnaudit.checkpoints.contents import Contents
 from bnaudit.checkpoints.messages import listed
 from bnaudit.config import NAME_SCHEMES
 from bnaudit.report.starter import Spec
+from bnaudit.targets.hugging_face import folder_of, names_in_model
 from bnaudit.targets.models import build_model
 from bnaudit.targets.outlines import Shapes, shapes_of
 from bnaudit.verbs.architectures import find_architectures
@@ -83,7 +84,11 @@ def model_given(contents: Contents, spec: str, args: Mapping[str, object], folde
     if spec.partition(":")[0] in NAME_SCHEMES:
         found = fit(spec, shapes, args)
     else:
-        found = Fit(spec, args, difference(shapes, shapes_of(build_model(spec, args))))
+        model = build_model(spec, args)
+        if folder_of(spec) is not None:
+            renamed = names_in_model(model, shapes)
+            shapes = {renamed[name]: shape for name, shape in shapes.items()}
+        found = Fit(spec, args, difference(shapes, shapes_of(model)))
     apart = found.difference
     called = _called(found)
     setting = Spec(relative_spec(spec, folder), found.args)

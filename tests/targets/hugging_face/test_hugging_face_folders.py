@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +26,12 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import bnaudit
-from bnaudit.config import Settings
+from bnaudit.config import Settings, read_config, resolve
 from bnaudit.errors import InputError
 from bnaudit.targets.models import build_model
 from bnaudit.targets.transforms import build_transform
 from bnaudit.verbs.folder_weights import load_folder_weights
+from bnaudit.verbs.init import init
 from bnaudit.verbs.model_folder import completed
 
 
@@ -123,3 +125,22 @@ def test_a_processor_resizes_crops_scales_and_orders_channels_as_its_file_says(
     cropped = build_transform(f"hf:{saved('mobilenet_v1')}")
     assert cropped(Image.new("RGB", (100, 60))).shape == (3, SIZE, SIZE)
     np.testing.assert_allclose(cropped(Image.new("RGB", (100, 60))), -1, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["resnet", "detr"])
+def test_init_takes_model_and_transform_from_the_folder(
+    saved: Saved, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(saved(name), "net")
+    shutil.copy(data, "val.npz")
+    weights = Path("net/model.safetensors")
+    for given in (Path("net"), weights):
+        done = init(given, output=Path("bnaudit.toml"), force=True)
+        assert (done.tried, done.problem, done.missing) == ("measured", None, ())
+        written = resolve({}, read_config(done.path))
+        assert (written.checkpoint, written.model, written.transform) == (
+            weights,
+            "hf:net",
+            "hf:net",
+        )
