@@ -1,7 +1,7 @@
 """What recalibrating costs and what it leaves wrong: bnaudit's methods beside the peers'.
 
     python benchmarks/recalibrate.py                 # ResNet-50, 224x224, 128 images, batch 16
-    python benchmarks/recalibrate.py --device cuda --batch-size 64 --images 1024 --dtype bf16
+    python benchmarks/recalibrate.py --device cuda --batch-size 256 --images 1024 --dtype tf32
     python benchmarks/recalibrate.py --residuals     # a CIFAR ResNet-20 at batch 4, 16, 64 and 250
 
 Every contender gets the same model and the same batches, already on the device; they are timed in
@@ -9,8 +9,12 @@ turn, five times over, in one process, each with what it needs to put the new st
 model. bnaudit's methods include the trial run of a few samples that comes before each of them.
 
 The residual is the largest layer ESM under the new statistics, by `bnaudit.measure` on the same
-batches. Peak memory is what a contender adds to a process that holds the model and the batches: on
-the CPU a process of its own for each. Images and weights are random; needs fvcore (group `bench`).
+batches. On CUDA the time is that between two events of the stream; `float32` keeps all digits
+there, `tf32` lets products drop some.
+
+Peak memory is what a contender adds to a process that holds the model and the batches: on the CPU a
+process of its own for each. Images and weights are random. fvcore (group `bench`) is left out where
+it is not installed.
 """
 
 from __future__ import annotations
@@ -51,7 +55,7 @@ try:
         warnings.simplefilter("ignore")
         from fvcore.nn.precise_bn import update_bn_stats
 except ImportError:
-    sys.exit("fvcore is not installed: pip install 'bnaudit[bench]', or pip install fvcore")
+    update_bn_stats = None
 
 CIFAR = Path(__file__).resolve().parents[1] / "tests" / "engine" / "cifar_resnet.py"
 
@@ -73,10 +77,6 @@ class Bench:
         """Autocast to bf16, or nothing."""
         enabled = self.dtype == "bf16"
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
-
-    def wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
 
 
 Contender = Callable[[Bench], None]
@@ -137,7 +137,7 @@ CONTENDERS: dict[str, Contender] = {
     "exact": ours(exact),
     "precise": ours(lambda work, trial: precise(work)),
     "ema": ours(lambda work, trial: ema(work, None)),
-    "fvcore": fvcore,
+    **({"fvcore": fvcore} if update_bn_stats is not None else {}),
     "update_bn": swa_utils,
     "sequential": ours(sequential),
 }
@@ -150,7 +150,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="torchvision:resnet50")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", choices=["float32", "bf16"], default="float32")
+    parser.add_argument("--dtype", choices=["float32", "tf32", "bf16"], default="float32")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--images", type=int, default=128)
     parser.add_argument("--image-size", type=int, default=224)
@@ -183,6 +183,8 @@ def main() -> None:
         args.image_size, args.channels_last = 32, False
         args.images = max(args.images, 2000)
     torch.set_num_threads(args.threads)
+    if update_bn_stats is None:
+        print("without fvcore: it is not installed (pip install fvcore)")
     name = torch.cuda.get_device_name(args.device) if args.device.startswith("cuda") else "CPU"
     layout = "channels_last" if args.channels_last else "contiguous"
     print(f"{args.dtype}, {layout}, {name}, {args.threads} threads, torch {torch.__version__}")
@@ -218,17 +220,18 @@ def show(
     bench = build(args, args.model, {}, args.batch_size, images)
     left = {} if "residual" in args.skip else {name: residual(bench, name) for name in names}
     taken = {} if "time" in args.skip else times(bench, names, repeats, args.clock)
-    print(f"{'':<17}{'time':>9}{'time/plain':>12}{'residual':>10}{'peak memory':>13}")
+    print(f"{'':<17}{'time':>9}{'images/s':>10}{'/plain':>8}{'residual':>10}{'peak memory':>13}")
     for name in names:
-        cells = [f"{'–':>9}", f"{'–':>12}", f"{'–':>10}", f"{'–':>13}"]
+        cells = [f"{'–':>27}", f"{'–':>10}", f"{'–':>13}"]
         if taken:
             paired = zip(taken[name], taken[PLAIN], strict=True)
-            cells[0] = f"{statistics.median(taken[name]):>8.2f}s"
-            cells[1] = f"{statistics.median(a / b for a, b in paired):>12.3f}"
+            ratio = statistics.median(a / b for a, b in paired)
+            seconds = statistics.median(taken[name])
+            cells[0] = f"{seconds:>8.3f}s{images / seconds:>10.0f}{ratio:>8.3f}"
         if left:
-            cells[2] = f"{left[name]:>10.1e}"
+            cells[1] = f"{left[name]:>10.1e}"
         if grown:
-            cells[3] = f"{in_words(grown[name]):>13}"
+            cells[2] = f"{in_words(grown[name]):>13}"
         print(f"{name:<17}" + "".join(cells), flush=True)
     return {name: statistics.median(times) for name, times in taken.items()}
 
@@ -253,6 +256,8 @@ def build(
 ) -> Bench:
     """The same model and images every time."""
     torch.manual_seed(0)
+    torch.backends.cudnn.allow_tf32 = args.dtype == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = args.dtype == "tf32"
     built = build_model(model, model_args).eval()
     layout = torch.channels_last if args.channels_last else torch.contiguous_format
     built = built.to(device=torch.device(args.device), memory_format=layout)
@@ -261,7 +266,8 @@ def build(
     x += 0.3 * torch.randn_like(x)
     x = x * torch.empty(images, 1, 1, 1).uniform_(0.25, 1.75) + torch.randn(images, 1, 1, 1)
     batches = [b.to(args.device, memory_format=layout) for b in x.split(batch_size)]
-    return Bench(built, batches, args.dtype, args.channels_last)
+    dtype = "bf16" if args.dtype == "bf16" else "float32"
+    return Bench(built, batches, dtype, args.channels_last)
 
 
 def residual(bench: Bench, name: str) -> float:
@@ -281,19 +287,30 @@ def residual(bench: Bench, name: str) -> float:
 
 def times(bench: Bench, names: list[str], repeats: int, clock: str) -> dict[str, list[float]]:
     """Seconds of every repeat, after one that does not count."""
-    now = time.process_time if clock == "cpu" else time.perf_counter
     before = {key: value.clone() for key, value in bench.model.state_dict().items()}
     taken: dict[str, list[float]] = {name: [] for name in names}
     plain(bench)
     for _ in range(repeats):
         for name in names:
             bench.model.load_state_dict(before)
-            bench.wait()
-            start = now()
-            CONTENDERS[name](bench)
-            bench.wait()
-            taken[name].append(now() - start)
+            taken[name].append(timed(bench, CONTENDERS[name], clock))
     return taken
+
+
+def timed(bench: Bench, contender: Contender, clock: str) -> float:
+    """Seconds; on CUDA between two events of the stream, with all that it waits for."""
+    if bench.device.type != "cuda":
+        now = time.process_time if clock == "cpu" else time.perf_counter
+        start = now()
+        contender(bench)
+        return now() - start
+    torch.cuda.synchronize(bench.device)
+    began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    began.record(torch.cuda.current_stream(bench.device))
+    contender(bench)
+    ended.record(torch.cuda.current_stream(bench.device))
+    ended.synchronize()
+    return float(began.elapsed_time(ended)) / 1000
 
 
 def memory(args: argparse.Namespace, name: str, images: int) -> int:
