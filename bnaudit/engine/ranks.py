@@ -51,6 +51,9 @@ class Ranks(Protocol):
     def each(self, value: T) -> Iterator[T]:
         """The same one after another, for what is too large to be held for all ranks at once."""
 
+    def to_first(self, value: T) -> list[T]:
+        """The values of all ranks on the first one; the others get nothing."""
+
     def gather_tensor(self, values: Tensor) -> list[Tensor]:
         """The same for float64 tensors on the CPU that have one shape on all ranks."""
 
@@ -82,6 +85,10 @@ class Alone:
     def each(self, value: T) -> Iterator[T]:
         """Its own value."""
         yield value
+
+    def to_first(self, value: T) -> list[T]:
+        """Its own value."""
+        return [value]
 
     def gather_tensor(self, values: Tensor) -> list[Tensor]:
         """Its own values."""
@@ -186,6 +193,14 @@ class _Together:
             return
         for rank, length in enumerate(sizes):
             yield unpack(self._broadcast(own, rank, length))
+
+    def to_first(self, value: T) -> list[T]:
+        """The others see them pass: gloo cannot be watched while it sends from one to another."""
+        found = []
+        for one in self.each(value):
+            if self.is_first:
+                found.append(one)
+        return found
 
     def gather_tensor(self, values: Tensor) -> list[Tensor]:
         """One collective."""

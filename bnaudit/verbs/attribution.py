@@ -134,9 +134,9 @@ class Kept:
             yield batch
 
     def of_all_ranks(self, most: int) -> Kept:
-        """What all ranks kept of the first so many samples, for one rank to work on alone."""
+        """What all ranks kept of the first so many samples, for the first rank to work on alone."""
         own = [batch for batch in self.batches if batch.first < most]
-        batches = [batch for part in self.ranks.gather(own) for batch in part]
+        batches = [batch for part in self.ranks.to_first(own) for batch in part]
         batches.sort(key=lambda batch: batch.index)
         return Kept(self.reader, self.limit, ALONE, batches)
 

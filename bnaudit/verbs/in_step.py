@@ -81,11 +81,11 @@ def _digest(tensor: Tensor) -> str:
     return hashlib.blake2b(described + data, digest_size=16).hexdigest()
 
 
-def first_of_all_ranks(batches: Iterable[Batch], samples: int, ranks: Ranks) -> list[Batch]:
-    """The batches with the first so many samples, in their order. On every rank."""
+def to_first_rank(batches: Iterable[Batch], samples: int, ranks: Ranks) -> list[Batch]:
+    """The batches with the first so many samples, in their order, on the first rank alone."""
     own = []
     for batch in batches:
         if batch.first >= samples:
             break
         own.append(batch)
-    return sorted((b for part in ranks.gather(own) for b in part), key=lambda b: b.index)
+    return sorted((b for part in ranks.to_first(own) for b in part), key=lambda b: b.index)

@@ -27,7 +27,7 @@ from bnaudit.results import Decision, ModelInfo, Recalibrated
 from bnaudit.verbs.bars import Bar
 from bnaudit.verbs.calibration import Choice, Plan, calibrate, in_lockstep_as_alone, make_plan
 from bnaudit.verbs.circumstances import about
-from bnaudit.verbs.in_step import first_of_all_ranks, in_step
+from bnaudit.verbs.in_step import in_step, to_first_rank
 from bnaudit.verbs.measurement import none_reached
 from bnaudit.verbs.mixing import MixingRule, own_statistics
 from bnaudit.verbs.preprocessing import MOST_SAMPLES, try_preprocessing
@@ -203,7 +203,7 @@ def _preprocessed_wrongly(subject: Subject, plan: Plan, limits: Limits) -> tuple
     rule = find_rule(CODE)
     if not limits.policy.wants(rule):
         return ()
-    looked_at = first_of_all_ranks(plan.batches, MOST_SAMPLES, subject.conditions.ranks)
+    looked_at = to_first_rank(plan.batches, MOST_SAMPLES, subject.conditions.ranks)
     alone = replace(subject, conditions=replace(subject.conditions, ranks=ALONE))
     tried = subject.conditions.ranks.from_first(lambda: try_preprocessing(alone, looked_at))
     wrong = explained(tried, limits.policy.limits(rule)) if tried is not None else None
