@@ -61,7 +61,7 @@ def frozen_fine_tuned() -> nn.Module:
                 module.train(not isinstance(module, nn.BatchNorm2d))
         optimiser = torch.optim.SGD(model.parameters(), rate, momentum=0.9, weight_decay=5e-4)
         for _ in range(epochs):
-            for drawn in torch.randperm(len(x)).split(8):
+            for drawn in torch.randperm(len(x)).split(12):
                 optimiser.zero_grad()
                 functional.cross_entropy(model(x[drawn]), y[drawn]).backward()
                 nn.utils.clip_grad_norm_(model.parameters(), 1.0)

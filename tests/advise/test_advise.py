@@ -103,7 +103,7 @@ def test_every_figure_is_the_value_at_its_path(audits, trap_audit):
 
 
 def test_noise_of_small_batches_speaks_for_remedies_in_training(audits):
-    audit = measured("small_batch", batch_size=2, train_batch_size=2, samples=250)
+    audit = measured("small_batch", batch_size=2, train_batch_size=2, samples=160)
     assert any(finding.code == "BN202" for finding in audit.findings)
     advice = advise(audit)
     found = names(advice)
@@ -119,9 +119,9 @@ def test_noise_of_small_batches_speaks_for_remedies_in_training(audits):
     assert not expected & set(names(advise(audits["healthy"])))
 
 
-@pytest.mark.parametrize("name", ["small_batch", "averaged"])
+@pytest.mark.parametrize("name", ["small_batch", pytest.param("averaged", marks=pytest.mark.slow)])
 def test_noise_of_small_batches_is_no_evidence_against_exact_statistics(name):
-    audit = measured(name, batch_size=2)
+    audit = measured(name, batch_size=2, samples=300, attribute="none")
     score = audit.network
     assert score.batch_statistics.accuracy < score.deployed_compared.accuracy
     advice = advise(audit)
