@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from typer.main import get_command
 from workplace import NET, Ran, Run, network
 
 from bnaudit.cli import main
@@ -33,18 +32,9 @@ def _like_a_fresh_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             del sys.modules[name]
 
 
-@pytest.fixture(scope="session")
-def command() -> object:
-    """The command and its options, which typer would put together anew for every run."""
-    return get_command(main.app)
-
-
 @pytest.fixture
-def bnaudit(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], command: object
-) -> Run:
+def bnaudit(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
     """`bnaudit("measure", "a.pt")` runs the command in this process, in the current folder."""
-    monkeypatch.setattr("typer.main.get_command", lambda app: command)
 
     def run(*args: str | Path) -> Ran:
         monkeypatch.setattr(sys, "argv", ["bnaudit", *map(str, args)])
