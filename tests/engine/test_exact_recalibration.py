@@ -33,6 +33,14 @@ ROUNDING = 3e-6
 """Of a standard deviation: float32 activations against float64 ones."""
 
 
+SOME = [
+    pytest.param(name, marks=[pytest.mark.slow] * (name not in ("residual", "vectors")))
+    for name in NETS
+]
+"""Branches that meet, and layers over vectors; what differs in the others is what the tests of
+every net look at: the statistics against one batch, and against PreciseBN."""
+
+
 def exactly(model: nn.Module, batches: Any, **options: Any) -> Any:
     return recalibrate_alone(model, batches, **{"method": "exact"} | options)
 
@@ -53,7 +61,7 @@ def test_exact_is_the_whole_population_as_one_batch(name: str) -> None:
     assert result.report.residual_before > 0.1
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", SOME)
 def test_exact_and_sequential_agree_in_every_channel(name: str) -> None:
     x = images()
     one_pass = exactly(net(name), x.split(16)).statistics
@@ -62,7 +70,7 @@ def test_exact_and_sequential_agree_in_every_channel(name: str) -> None:
     assert largest_difference(one_pass, layer_by_layer) < 1e-5
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", SOME)
 def test_updating_all_layers_at_once_ends_at_exact_after_as_many_passes_as_there_are_layers(
     name: str,
 ) -> None:
@@ -73,17 +81,15 @@ def test_updating_all_layers_at_once_ends_at_exact_after_as_many_passes_as_there
     assert largest_difference(by_repeated_updates(model, x, 1), found) > 1e-2
 
 
+QUICK = {("residual", 1), ("residual", 27), ("vectors", 27)}
+
+
 @pytest.mark.parametrize(
     ("name", "size"),
     [
-        *((name, 27) for name in NETS),
-        ("residual", 1),
-        *(
-            pytest.param(name, size, marks=pytest.mark.slow)
-            for name in NETS
-            for size in (1, 4, 32)
-            if (name, size) != ("residual", 1)
-        ),
+        pytest.param(name, size, marks=[pytest.mark.slow] * ((name, size) not in QUICK))
+        for name in NETS
+        for size in (1, 4, 27, 32)
     ],
 )
 def test_exact_recalibration_does_not_depend_on_batch_size(name: str, size: int) -> None:
@@ -92,7 +98,7 @@ def test_exact_recalibration_does_not_depend_on_batch_size(name: str, size: int)
     assert largest_difference(exactly(net(name), x.split(size)).statistics, whole) < ROUNDING
 
 
-@pytest.mark.parametrize("name", ["residual", "vectors"])
+@pytest.mark.parametrize("name", [pytest.param("residual", marks=pytest.mark.slow), "vectors"])
 def test_exact_recalibration_does_not_depend_on_the_order_of_samples(name: str) -> None:
     x = images()
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(3))
@@ -102,7 +108,7 @@ def test_exact_recalibration_does_not_depend_on_the_order_of_samples(name: str) 
     assert all(largest_difference(s.statistics, one) < ROUNDING for s in seeds)
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", SOME)
 def test_after_exact_the_whole_set_as_one_batch_gives_the_outputs_of_inference(name: str) -> None:
     model, x = net(name), images()
     assert exactly(model, x.split(16)).applied
@@ -153,7 +159,10 @@ def test_nothing_but_the_statistics_of_the_layers_is_written() -> None:
     assert all(module.training for module in model.modules())
 
 
-@pytest.mark.parametrize("prior", [1.0, 64.0, 1e4])
+@pytest.mark.parametrize(
+    "prior",
+    [pytest.param(1.0, marks=pytest.mark.slow), 64.0, pytest.param(1e4, marks=pytest.mark.slow)],
+)
 def test_a_prior_mixes_new_and_old_as_if_the_old_came_from_so_many_samples(prior: float) -> None:
     """Schneider et al. 2020; every layer sees what the mixed ones upstream pass on."""
     x = images(48)
@@ -366,7 +375,7 @@ def test_a_forward_that_mixes_samples_is_named_also_at_batch_size_1() -> None:
     assert exactly(model, TensorDataset(images()), batch_size=1).report.batch_dependence
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", SOME)
 def test_nothing_is_said_of_a_model_that_depends_on_nothing(name: str) -> None:
     report = exactly(net(name), images().split(16)).report
     assert report.batch_dependence == ()
@@ -455,7 +464,7 @@ def test_means_a_hundred_deviations_from_zero_stay_within_the_bound() -> None:
 
 
 @pytest.mark.parametrize("name", NETS)
-@pytest.mark.parametrize("size", [8, 24])
+@pytest.mark.parametrize("size", [pytest.param(8, marks=pytest.mark.slow), 24])
 def test_precise_pools_the_moments_of_train_mode_batches(name: str, size: int) -> None:
     """Wu & Johnson 2021, as fvcore's update_bn_stats, by the law of total variance in float64."""
     model, x = net(name), images()

@@ -53,7 +53,7 @@ class Recurrent(nn.Module):
 ABOVE = [0.82, *(pytest.param(above, marks=pytest.mark.slow) for above in (0.78, 0.84, 0.86))]
 
 
-@pytest.mark.parametrize("method", ["exact", "sequential"])
+@pytest.mark.parametrize("method", ["exact", pytest.param("sequential", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("above", ABOVE)
 def test_a_layer_of_a_recurrence_that_is_left_alone_stays_alone(
     above: float, method: Any, monkeypatch: pytest.MonkeyPatch

@@ -155,8 +155,17 @@ def measure_to_its_end(model: Net, ending: str, **options: Any) -> None:
             bnaudit.measure(model, dataset(), **options)
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
-@pytest.mark.parametrize("options", [{}, {"dtype": "bf16"}], ids=["float32", "bf16"])
+@pytest.mark.parametrize(
+    ("options", "ending"),
+    [
+        pytest.param(options, ending, marks=marks, id=f"{dtype}-{ending}")
+        for dtype, options, marks in (
+            ("float32", {}, ()),
+            ("bf16", {"dtype": "bf16"}, pytest.mark.slow),
+        )
+        for ending in ENDINGS
+    ],
+)
 def test_the_model_is_bit_for_bit_as_before(ending: str, options: dict[str, Any]) -> None:
     model = used_model()
     model.during = ENDINGS[ending][0]
@@ -186,7 +195,14 @@ def test_gradients_keep_their_memory_format_when_run_in_channels_last() -> None:
 
 
 @pytest.mark.parametrize("ending", ["all well", "an exception in the model", "Ctrl-C in the model"])
-@pytest.mark.parametrize("options", [{}, {"channels_last": True}, {"dtype": "bf16"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        pytest.param({"channels_last": True}, marks=pytest.mark.slow),
+        {"dtype": "bf16"},
+    ],
+)
 def test_training_goes_on_as_if_nothing_had_been_measured(
     ending: str, options: dict[str, Any]
 ) -> None:
@@ -226,7 +242,7 @@ def test_a_caller_in_inference_mode_or_with_gradients_off_gets_its_mode_back() -
     for mode in (torch.no_grad, torch.inference_mode, torch.enable_grad):
         with mode():
             switches = modes()
-            bnaudit.measure(Net(), dataset())
+            bnaudit.measure(Net(), dataset(32))
             assert modes() == switches
 
 

@@ -590,7 +590,10 @@ def test_a_dispatch_mode_sees_the_operations_of_its_own_forward_alone() -> None:
     assert seen == [set()] * len(seen)
 
 
-@pytest.mark.parametrize("where", ["submodule", "whole", "in place"])
+@pytest.mark.parametrize(
+    "where",
+    ["submodule", *(pytest.param(w, marks=pytest.mark.slow) for w in ("whole", "in place"))],
+)
 def test_a_compiled_model_runs_eagerly_in_lockstep(where: str) -> None:
     model, x = build(), images(32)
     expected = as_one_batch(model, x)
@@ -701,7 +704,7 @@ def with_a_bright_pixel(x: Tensor, sample: int) -> Tensor:
     return x
 
 
-@pytest.mark.parametrize("sample", [3, 21])
+@pytest.mark.parametrize("sample", [pytest.param(3, marks=pytest.mark.slow), 21])
 def test_a_layer_called_twice_by_some_batches_settles(sample: int) -> None:
     """Called twice by the first batch, or by a later one alone."""
     x = with_a_bright_pixel(images(32), sample)
@@ -711,7 +714,7 @@ def test_a_layer_called_twice_by_some_batches_settles(sample: int) -> None:
     assert result.report.residual <= 1e-5
 
 
-@pytest.mark.parametrize("sample", [3, 21])
+@pytest.mark.parametrize("sample", [pytest.param(3, marks=pytest.mark.slow), 21])
 def test_a_layer_called_twice_by_some_batches_is_out_of_order_or_swept(sample: int) -> None:
     x = with_a_bright_pixel(images(32), sample)
     model = seeded(TwiceForBright)
