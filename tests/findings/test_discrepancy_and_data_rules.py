@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import pytest
 import torch
+from alone import measure_alone
 from audits import codes, digits, digits_net, exactly_calibrated, gaussian, measured
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -24,10 +26,14 @@ def test_wrong_estimates_disagree_by_shift_and_are_beaten_by_the_batches(name: s
     assert "BN202" not in found
 
 
-def test_tiny_batches_disagree_by_noise() -> None:
-    net = digits_net("healthy")
+@cache
+def as_trained_in_pairs() -> dict[str, Finding]:
     few = IMAGES[:200], LABELS[:200]
-    found = measured(net, *few, train_batch_size=2, attribute="none")
+    return measured(digits_net("healthy"), *few, train_batch_size=2, attribute="none")
+
+
+def test_tiny_batches_disagree_by_noise() -> None:
+    found = as_trained_in_pairs()
     assert "BN202" in found
     assert not {"BN201", "BN203"} & found.keys()
 
@@ -95,13 +101,15 @@ def loaded(order: Tensor, *, labelled: bool, batch_size: int = 32) -> dict[str, 
     """The digits as a caller's loader gives them, in this order."""
     parts = (IMAGES[order], LABELS[order])[: 1 + labelled]
     loader: DataLoader[Any] = DataLoader(TensorDataset(*parts), batch_size=batch_size)
-    return codes(bnaudit.measure(digits_net("healthy"), loader, attribute="none"))
+    return codes(measure_alone(digits_net("healthy"), loader))
 
 
 SORTED, SHUFFLED = LABELS.argsort(), torch.randperm(len(LABELS), generator=torch.manual_seed(0))
 
 
-@pytest.mark.parametrize("batch_size", [16, 32, 64])
+@pytest.mark.parametrize(
+    "batch_size", [32, *(pytest.param(size, marks=pytest.mark.slow) for size in (16, 64))]
+)
 def test_a_loader_sorted_by_class_is_named(batch_size: int) -> None:
     found = loaded(SORTED, labelled=True, batch_size=batch_size)
     assert "by class" in found["BN303"].sentence
@@ -116,7 +124,9 @@ def test_a_loader_sorted_by_class_is_named_by_its_images_alone() -> None:
     assert "inputs" in loaded(SORTED, labelled=False)["BN303"].evidence
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3))]
+)
 def test_a_loader_that_shuffles_is_not(seed: int) -> None:
     order = torch.randperm(len(LABELS), generator=torch.Generator().manual_seed(seed))
     assert "BN303" not in loaded(order, labelled=True)
@@ -196,8 +206,7 @@ def test_noise_is_information_where_nobody_says_that_the_model_was_trained_so() 
     net = digits_net("healthy")
     few = IMAGES[:200], LABELS[:200]
     assert measured(net, *few, batch_size=2, attribute="none")["BN202"].severity == "info"
-    said = measured(net, *few, train_batch_size=2, attribute="none")
-    assert said["BN202"].severity == "warning"
+    assert as_trained_in_pairs()["BN202"].severity == "warning"
 
 
 def test_sorted_batches_are_not_blamed_on_their_size() -> None:
