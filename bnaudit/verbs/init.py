@@ -14,7 +14,7 @@ from bnaudit.checkpoints.formats import detect_format
 from bnaudit.checkpoints.messages import listed, one_line
 from bnaudit.checkpoints.opening import opened
 from bnaudit.checkpoints.stored_state import state_of_contents
-from bnaudit.config import DEFAULT_FILE, PATH_SCHEMES, find_config, read_config, resolve
+from bnaudit.config import DEFAULT_FILE, find_config, read_config, resolve
 from bnaudit.errors import InputError
 from bnaudit.findings.shifted import SHIFT_THRESHOLD
 from bnaudit.report.starter import Spec, Starter, starter_text
@@ -31,6 +31,7 @@ from bnaudit.verbs.init_data import check_transform, data_found, data_given, tra
 from bnaudit.verbs.init_model import model_found, model_given, model_in_file, with_candidates
 from bnaudit.verbs.init_paths import Chosen, relative_to
 from bnaudit.verbs.measure import DEFAULT_BATCH_SIZE, DEFAULT_SAMPLES
+from bnaudit.verbs.model_folder import prepares_itself
 from bnaudit.verbs.try_settings import why_not_loaded, why_not_measured
 
 Trial = Literal["measured", "loaded"]
@@ -157,7 +158,7 @@ def _with_folder(path: Path, wanted: Wanted) -> tuple[Path, Wanted]:
         raise no_weights(spec, folder)
     if wanted.model is not None:
         return weights, wanted
-    of_factory = wanted.data is not None and wanted.data.partition(":")[0] not in PATH_SCHEMES
+    of_factory = wanted.data is not None and prepares_itself(wanted.data)
     transform = spec if has_processor(folder) and not of_factory else None
     return weights, replace(wanted, model=spec, transform=wanted.transform or transform)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from bnaudit.config import PATH_SCHEMES, Settings
 from bnaudit.targets.hugging_face import folder_of, has_processor, weights_in
 
+_SHARDS = ("tar", "parquet")
+
 
 def completed(settings: Settings) -> Settings:
     """The settings, with what `--model hf:DIR` implies where they do not say otherwise.
@@ -24,6 +26,11 @@ def completed(settings: Settings) -> Settings:
     return settings.model_copy(update=found)
 
 
+def prepares_itself(data: str) -> bool:
+    """Whether a spec of data names a factory, which gives images prepared."""
+    return data.partition(":")[0] not in {*PATH_SCHEMES, *_SHARDS}
+
+
 def _reads_images(settings: Settings) -> bool:
     specs = (settings.data, settings.train_data, settings.verify, *settings.domain.values())
-    return any(spec is not None and spec.partition(":")[0] in PATH_SCHEMES for spec in specs)
+    return any(spec is not None and not prepares_itself(spec) for spec in specs)

@@ -96,6 +96,8 @@ def test_what_the_folder_implies_gives_way_to_what_is_said(
     assert completed(said) == said
     of_a_factory = completed(Settings(model=spec, data="data.py:val"))
     assert (of_a_factory.checkpoint, of_a_factory.transform) == (weights, None)
+    of_shards = completed(Settings(model=spec, data="tar:val-*.tar"))
+    assert of_shards.transform == spec
     another = Settings(model="torchvision:resnet18", data=f"npz:{data}")
     assert completed(another) == another
 
