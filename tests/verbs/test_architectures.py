@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bnaudit.checkpoints.contents import read_contents
-from bnaudit.targets.outlines import Shapes, outline_of
+from bnaudit.targets.outlines import Shapes, outline_of, timm_families, torchvision_specs
 from bnaudit.verbs.architectures import Architectures, find_architectures
 from bnaudit.verbs.fitting import fit
 from bnaudit.verbs.init_model import shapes_in
@@ -51,8 +51,14 @@ FEW = {
 """Some of timm's families, with some of their models: all of them take a quarter of a minute."""
 
 
-def with_families(families: Callable[[], Mapping[str, Sequence[str]]] | None) -> Search:
-    """`find_architectures`, which builds no model twice."""
+KINDS = ("resnet", "resnext", "quantized_resn", "densenet", "mobilenet", "efficientnet_b", "fcn")
+"""Of torchvision: those that could be taken for a resnet, and some that could not."""
+
+Families = Callable[[], Mapping[str, Sequence[str]]]
+
+
+def searching(families: Families, of_torchvision: Callable[[], Sequence[str]]) -> Search:
+    """`find_architectures` among these, which builds no model twice."""
     known: dict[tuple[str, str], Shapes] = {}
 
     def once(spec: str, args: dict[str, object]) -> Shapes:
@@ -65,24 +71,37 @@ def with_families(families: Callable[[], Mapping[str, Sequence[str]]] | None) ->
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("bnaudit.verbs.architectures.outline_of", once)
             patch.setattr("bnaudit.verbs.fitting.outline_of", once)
-            if families is not None:
-                patch.setattr("bnaudit.verbs.architectures.timm_families", families)
+            patch.setattr("bnaudit.verbs.architectures.timm_families", families)
+            patch.setattr("bnaudit.verbs.architectures.torchvision_specs", of_torchvision)
             return find_architectures(found, **options)
 
     return find
 
 
+def few_of_timm() -> Mapping[str, Sequence[str]]:
+    return {family: [f"timm:{name}" for name in names] for family, names in FEW.items()}
+
+
+def few_of_torchvision() -> Sequence[str]:
+    return [spec for spec in torchvision_specs() if spec.partition(":")[2].startswith(KINDS)]
+
+
 @pytest.fixture(scope="module")
 def search() -> Search:
+    """Among a few models of torchvision and of timm."""
+    return searching(few_of_timm, few_of_torchvision)
+
+
+@pytest.fixture(scope="module")
+def search_torchvision() -> Search:
     """Among all of torchvision's models and a few of timm's."""
-    few = {family: [f"timm:{name}" for name in names] for family, names in FEW.items()}
-    return with_families(lambda: few)
+    return searching(few_of_timm, torchvision_specs)
 
 
 @pytest.fixture(scope="module")
 def search_all() -> Search:
     """Among all models of both."""
-    return with_families(None)
+    return searching(timm_families, torchvision_specs)
 
 
 def shapes_of_file(model: nn.Module, path: Path, prefix: str = "") -> Shapes:
@@ -228,14 +247,14 @@ def _has_batch_norm(weights: dict[str, tuple[int, ...]]) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", torchvision.models.list_models())
 def test_every_model_of_torchvision_is_found_as_itself_or_with_a_twin_first(
-    search: Search, name: str
+    search_torchvision: Search, name: str
 ) -> None:
     # RegNet's builders calculate with tensors, and cannot be built on the meta device.
     with nullcontext() if name.startswith("regnet") else torch.device("meta"):
         shapes = state_shapes(torchvision_model(name))
     if not _has_batch_norm(shapes):
         pytest.skip("has no BatchNorm")
-    found = search({f"module.{tensor}": shape for tensor, shape in shapes.items()})
+    found = search_torchvision({f"module.{tensor}": shape for tensor, shape in shapes.items()})
     spec = f"torchvision:{name}"
     assert spec in specs(found)
     twins = [one for one in found.exact if not one.args]
