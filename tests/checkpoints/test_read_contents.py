@@ -42,7 +42,10 @@ def repack(path: Path, format_: str) -> None:
     """Compress the members; or turn round every storage, as a big-endian machine writes them."""
     packed = path.with_name("packed")
     compression = zipfile.ZIP_DEFLATED if format_ == "compressed" else zipfile.ZIP_STORED
-    with zipfile.ZipFile(path) as old, zipfile.ZipFile(packed, "w", compression) as new:
+    with (
+        zipfile.ZipFile(path) as old,
+        zipfile.ZipFile(packed, "w", compression, compresslevel=1) as new,
+    ):
         words = storages(path) if format_ == "big-endian" else {}
         for name in old.namelist():
             data = old.read(name)
@@ -51,7 +54,7 @@ def repack(path: Path, format_: str) -> None:
                 data = b"big"
             elif record in words:
                 word = words[record]
-                data = b"".join(data[i : i + word][::-1] for i in range(0, len(data), word))
+                data = np.frombuffer(data, np.uint8).reshape(-1, word)[:, ::-1].tobytes()
             new.writestr(name, data)
     packed.replace(path)
 
