@@ -101,13 +101,17 @@ CAMERAS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+OFTEN = {
+    *(("healthy", camera) for camera in ("own", "brighter", "low-contrast")),
+    *((model, "own") for model in ("lagging_ema", "averaged")),
+}
+"""The sound model with its own camera and two others, and models whose estimates are far off."""
+
+
 @pytest.mark.parametrize(
     ("model", "camera"),
     [
-        # The sound model with every camera and every model with its own; the other pairs are slow.
-        pytest.param(
-            model, camera, marks=[pytest.mark.slow] * (model != "healthy" and camera != "own")
-        )
+        pytest.param(model, camera, marks=[pytest.mark.slow] * ((model, camera) not in OFTEN))
         for model in MODELS
         for camera in CAMERAS
     ],

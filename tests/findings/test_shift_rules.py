@@ -204,6 +204,6 @@ def test_an_average_that_has_not_warmed_up_is_told_by_the_data() -> None:
     assert found.evidence["bn"]["share"] == pytest.approx(0.9995**420, abs=0.02)
 
 
-@pytest.mark.parametrize("name", ["averaged", "small_batch"])
+@pytest.mark.parametrize("name", [pytest.param("averaged", marks=pytest.mark.slow), "small_batch"])
 def test_other_wrong_estimates_are_not_pulled_toward_the_initial_values(name: str) -> None:
     assert "BN109" not in measured(digits_net(name), *digits("test"))

@@ -254,7 +254,7 @@ def bootstrap_coverage(name: str, n: int, draws: int) -> float:
     return covered / draws
 
 
-@pytest.mark.parametrize("name", DIFFERENCES)
+@pytest.mark.parametrize("name", ["normal", "few lose much"])
 def test_the_bootstrap_interval_of_a_mean_covers(name: str) -> None:
     assert bootstrap_coverage(name, 200, 200) >= 0.91
 

@@ -40,7 +40,7 @@ def sample_model(name: str) -> nn.Module:
 @cache
 def swept(name: str = "small_batch") -> Sweep:
     return sweep_batch_size(
-        sample_model(name), digits("test"), train_data=digits("train"), values=[2, 8, 32]
+        sample_model(name), digits("test"), train_data=digits("train", 400), values=[2, 8, 32]
     )
 
 
@@ -113,7 +113,10 @@ def test_the_training_size_is_told_in_the_right_order() -> None:
     found = {}
     for name in ("small_batch", "healthy"):
         sweep = sweep_batch_size(
-            sample_model(name), digits("test"), train_data=digits("train"), values=[2, 4, 8, 16, 32]
+            sample_model(name),
+            digits("test", 256),
+            train_data=digits("train", 512),
+            values=[2, 4, 8, 16, 32],
         )
         conclusion = sweep.conclusion("trained-at")
         assert conclusion is not None

@@ -142,7 +142,7 @@ def test_the_largest_number_that_was_tried_is_never_certain() -> None:
 
 def test_few_held_out_samples_make_nothing_certain() -> None:
     """Without labels: the residual on 16 images is mostly their chance."""
-    for start in (0, 16, 32):
+    for start in (0, 16):
         found = unlabelled([32, 128, 300], 5, slice(start, start + 16))
         assert found.value is not None
         assert not found.significant
