@@ -209,9 +209,9 @@ def test_with_a_baseline_only_what_got_worse_fails(tmp_path: Path) -> None:
     (tmp_path / "main.json").write_text(baseline.to_json())
     for given in (baseline, tmp_path / "main.json", str(tmp_path / "main.json")):
         assert assert_healthy(wrong(), DATA, baseline=given, **STATISTICS).outcome == "pass"
-    said = message(wrong(factor=9.0), baseline=tmp_path / "main.json", **STATISTICS)
-    assert "FAIL layer_esm" in said
-    assert "got worse than in the baseline" in " ".join(said.split())
+        said = message(wrong(factor=9.0), baseline=given, **STATISTICS)
+        assert "FAIL layer_esm" in said
+        assert "got worse than in the baseline" in " ".join(said.split())
 
 
 def test_a_baseline_of_another_network_is_an_input_error() -> None:
