@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from bnaudit.cli.rank import rank_and_size
 from bnaudit.errors import BnauditError, InputError, one_line
 
 if TYPE_CHECKING:
@@ -17,29 +18,6 @@ if TYPE_CHECKING:
 
 BUG = 3
 INTERRUPTED = 130
-
-_NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-
-
-def rank_and_size() -> tuple[int, int]:
-    """This process's rank, and how many there are; (0, 1) where no launcher says otherwise.
-
-    Raises `InputError` where what it says is no number.
-    """
-    if not all(os.environ.get(name) for name in _NEEDED):
-        return 0, 1
-    try:
-        return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    except ValueError as error:
-        raise InputError(f"RANK and WORLD_SIZE in the environment: {error}") from error
-
-
-def is_first() -> bool:
-    """Whether this is the process that prints and writes."""
-    try:
-        return rank_and_size()[0] == 0
-    except InputError:
-        return True
 
 
 @contextmanager
@@ -57,15 +35,25 @@ def launched(timeout: float) -> Iterator[Ranks]:
     _join_group(rank, timeout)
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        with ranks.joined(timeout=timeout, tell=_tell) as together:
+        with ranks.joined(timeout=timeout, tell=_tell) as together, _bugs_shown():
             yield together
     except (Exception, KeyboardInterrupt) as error:
-        if not isinstance(error, BnauditError | KeyboardInterrupt):
-            traceback.print_exc()
         sys.exit(_exit_code(error))
     import torch.distributed as dist
 
     dist.destroy_process_group()
+
+
+@contextmanager
+def _bugs_shown() -> Iterator[None]:
+    """On the rank that has one, and before the others end: the launcher ends it as they do."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, BnauditError):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            traceback.print_exc()
+        raise
 
 
 def _join_group(rank: int, timeout: float) -> None:
@@ -91,7 +79,8 @@ def _terminated(number: int, frame: Any) -> None:
     from bnaudit.engine.ranks import Terminated
 
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
-    raise Terminated
+    if not isinstance(sys.exc_info()[1], BnauditError | KeyboardInterrupt):  # it is ending already
+        raise Terminated
 
 
 def _tell(error: BaseException) -> None:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import base64
 import pickle
+import queue
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
 from torch.distributed import PrefixStore, distributed_c10d  # type: ignore[attr-defined]
@@ -37,15 +40,21 @@ class MessageBoard:
         self._rank, self._size, self._timeout = rank, size, timeout
         self._epoch = 0
         self._found: BaseException | None = None
-        self._steps = 0
-        self._closed = threading.Event()
-        self._heart = threading.Thread(target=self._beat, name="bnaudit ranks", daemon=True)
-        self._heart.start()
+        self._steps = self._beats_given = 0
+        self._silent = False
+        self._clerk = _Clerk(self._beat)
 
-    def close(self) -> None:
-        """No more signs of life."""
-        self._closed.set()
-        self._heart.join()
+    def close(self, error: BaseException | None = None) -> None:
+        """No more signs of life. `error`: why this rank goes, if anything is wrong.
+
+        The first rank leaves last: the store may stand in its process, and others may still read.
+        """
+        with suppress(RankError):
+            self._asked(lambda: self._store.set(f"left/{self._rank}", "1"))
+            if self._rank == 0:
+                came = {rank for rank, beat in enumerate(self._beats()) if beat}
+                self._wait_for([f"left/{rank}" for rank in came.difference(_gone(error))], GRACE)
+        self._clerk.close()
 
     def next_step(self) -> None:
         """The next collective begins."""
@@ -58,6 +67,7 @@ class MessageBoard:
 
     def meet(self) -> None:
         """Wait until every rank has come here."""
+        self.next_step()
         epoch = self._epoch
         self._asked(lambda: self._store.set(f"{epoch}/here/{self._rank}", "1"))
         keys = [f"{epoch}/here/{rank}" for rank in range(self._size)]
@@ -84,12 +94,13 @@ class MessageBoard:
         if self._found is None:
             own = f"{self._rank} {_packed(error, self._rank)}"
             try:
-                posted = self._store.compare_set(f"{self._epoch}/error", "", own).decode()
-            except RuntimeError:
+                key = f"{self._epoch}/error"
+                posted = self._asked(lambda: self._store.compare_set(key, "", own).decode())
+            except RankError:
                 posted = own  # there is nobody to tell
             self._found = error if posted == own else _unpacked(posted, error)
         found, self._found = self._found, None
-        self._epoch += 1
+        self._epoch, self._steps = self._epoch + 1, 0
         return found
 
     def who_is_gone(self) -> BaseException:
@@ -100,7 +111,7 @@ class MessageBoard:
                 time.sleep(LOOK)
                 self._raise_posted()
             after = self._beats()
-        except RankError as error:
+        except BaseException as error:  # what was posted, the store's end, an interruption
             return error
         gone = [rank for rank in range(self._size) if before[rank] == after[rank]]
         if not gone:
@@ -114,22 +125,43 @@ class MessageBoard:
     def told(self, error: BaseException, tell: Callable[[BaseException], None]) -> None:
         """The lowest rank that is alive tells the user; the others wait until it has.
 
-        A launcher ends all ranks as soon as one has ended.
+        A launcher ends all ranks as soon as one has ended. Where the store is gone each tells.
         """
-        gone = error.gone if isinstance(error, RankError) else ()
-        if self._rank == min(rank for rank in range(self._size) if rank not in gone):
+        gone = _gone(error)
+        try:
+            if self._rank != min(rank for rank in range(self._size) if rank not in gone):
+                self._wait_for(["told"], 3 * GRACE)
+                return
+        except RankError:
             tell(error)
-            self._store.set("told", "1")
             return
+        tell(error)
+        with suppress(RankError):
+            self._asked(lambda: self._store.set("told", "1"))
+
+    def _wait_for(self, keys: list[str], seconds: float) -> None:
+        """Until all of them stand on the board, or the time is over."""
         start = time.monotonic()
-        while not self._store.check(["told"]) and time.monotonic() - start < 3 * GRACE:
-            time.sleep(LOOK)
+        while time.monotonic() - start < seconds:
+            if self._asked(lambda: self._store.check(keys)):
+                return
+            time.sleep(LOOK / 5)
 
     def _who_is_late(self) -> RankError:
-        late = [rank for rank, beat in enumerate(self._beats()) if _steps_of(beat) < self._steps]
+        beats = self._beats()
+        absent = [rank for rank, beat in enumerate(beats) if not beat]
+        if absent:
+            return RankError(
+                f"{_ranks(absent)} did not come within {self._timeout:g} seconds: every rank has "
+                'to make this call, or one alone with ranks="alone"; --rank-timeout allows more',
+                tuple(absent),
+            )
+        own = (self._epoch, self._steps)
+        late = [rank for rank, beat in enumerate(beats) if _place_of(beat) < own]
         return RankError(
             f"{_ranks(late) if late else 'another rank'} kept the others waiting for more than "
-            f"{self._timeout:g} seconds: --rank-timeout allows more"
+            f"{self._timeout:g} seconds: --rank-timeout allows more",
+            tuple(late),
         )
 
     def _beats(self) -> list[str]:
@@ -142,14 +174,9 @@ class MessageBoard:
         return list(self._asked(read))
 
     def _beat(self) -> None:
-        beats = 0
-        while not self._closed.is_set():
-            beats += 1
-            try:
-                self._store.set(f"beat/{self._rank}", f"{beats} {self._steps}")
-            except RuntimeError:  # the store is gone; the main thread says so
-                return
-            self._closed.wait(BEAT)
+        self._beats_given += 1
+        beat = f"{self._beats_given} {self._epoch} {self._steps}"
+        self._store.set(f"beat/{self._rank}", beat)
 
     def _raise_posted(self) -> None:
         key = f"{self._epoch}/error"
@@ -160,37 +187,92 @@ class MessageBoard:
             raise self._found
 
     def _asked(self, question: Callable[[], Any]) -> Any:
+        """The store's answer. Raises `RankError` where there is none in time, from then on."""
         try:
-            return question()
-        except RuntimeError as error:
+            return self._clerk.ask(question).result(0.0 if self._silent else self._timeout)
+        except (RuntimeError, TimeoutError) as error:
+            self._silent = self._silent or isinstance(error, TimeoutError)
+            said = one_line(error) if str(error) else f"for {self._timeout:g} seconds"
             raise RankError(
-                f"the store that the ranks share no longer answers ({one_line(error)}): is rank 0, "
-                "or the launcher, gone?"
+                f"the store that the ranks share no longer answers ({said}): is rank 0, or the "
+                "launcher, gone?"
             ) from error
 
 
+class _Clerk:
+    """A thread of its own that asks the store, and calls `beat` now and then.
+
+    A store whose process hangs never answers, and whoever asks it cannot be interrupted.
+    """
+
+    def __init__(self, beat: Callable[[], None]) -> None:
+        self._beat = beat
+        self._questions: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None]
+        self._questions = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="bnaudit ranks", daemon=True)
+        self._thread.start()
+
+    def ask(self, question: Callable[[], Any]) -> Future[Any]:
+        """The answer, once there is one."""
+        answer: Future[Any] = Future()
+        self._questions.put((question, answer))
+        return answer
+
+    def close(self) -> None:
+        """End the thread, unless it waits for a store that does not answer."""
+        self._questions.put(None)
+        self._thread.join(BEAT)
+
+    def _work(self) -> None:
+        due = time.monotonic()
+        while True:
+            if time.monotonic() >= due:
+                with suppress(RuntimeError):  # the store is gone; whoever asks is told so
+                    self._beat()
+                due = time.monotonic() + BEAT
+            try:
+                asked = self._questions.get(timeout=max(0.0, due - time.monotonic()))
+            except queue.Empty:
+                continue
+            if asked is None:
+                return
+            question, answer = asked
+            try:
+                answer.set_result(question())
+            except BaseException as error:
+                answer.set_exception(error)
+
+
 def _packed(error: BaseException, rank: int) -> str:
-    """An error as text; one that is not meant for users as a `RankError` with its name."""
+    """An error and its cause as text; one that is not meant for users as a `RankError`."""
+    failed = RankError(f"rank {rank} failed: {one_line(error)}")
     sent = error
     if isinstance(error, Exception) and not isinstance(error, BnauditError):
-        sent = RankError(f"rank {rank} failed: {one_line(error)}")
-    try:
-        data = pickle.dumps(sent)
-        pickle.loads(data)
-    except Exception:  # of a class that cannot be sent
-        data = pickle.dumps(RankError(f"rank {rank} failed: {one_line(error)}"))
-    return base64.b64encode(data).decode()
+        sent = failed
+    for attempt in ((sent, error.__cause__), (sent, None), (failed, None)):
+        try:
+            data = pickle.dumps(attempt)
+            pickle.loads(data)
+        except Exception:  # of a class that cannot be sent
+            continue
+        return base64.b64encode(data).decode()
+    raise AssertionError("an error of ours can be sent")
 
 
 def _unpacked(posted: str, own: BaseException | None) -> BaseException:
     """The error of another rank, which is named where this rank does not raise the same."""
     rank, _, text = posted.partition(" ")
-    error: BaseException = pickle.loads(base64.b64decode(text))
+    error: BaseException
+    error, error.__cause__ = pickle.loads(base64.b64decode(text))
     if isinstance(error, BnauditError) and not isinstance(error, RankError):
         if own is not None and str(own) == str(error):
             return own
         error.args = (f"rank {rank}: {error}",)
     return error
+
+
+def _gone(error: BaseException | None) -> tuple[int, ...]:
+    return error.gone if isinstance(error, RankError) else ()
 
 
 def _ranks(ranks: list[int]) -> str:
@@ -199,5 +281,7 @@ def _ranks(ranks: list[int]) -> str:
     return f"ranks {', '.join(map(str, ranks))}"
 
 
-def _steps_of(beat: str) -> int:
-    return int(beat.split()[1]) if beat else 0
+def _place_of(beat: str) -> tuple[int, int]:
+    """How far its rank has come: after how many errors, in which collective."""
+    _, epoch, step = beat.split()
+    return int(epoch), int(step)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
@@ -20,7 +21,7 @@ from torch import Tensor
 from bnaudit.engine.message_board import MessageBoard
 from bnaudit.engine.packing import pack, unpack
 from bnaudit.engine.stopwatch import exchanging
-from bnaudit.errors import InputError
+from bnaudit.errors import InputError, RankError
 
 T = TypeVar("T")
 
@@ -144,9 +145,15 @@ def joined(
     except BaseException as error:
         if tell is not None:
             ranks.tell(error, tell)
+        ranks.close(error)
         raise
-    finally:
-        ranks.close()
+    ranks.close()
+
+
+def _wait_out(group: dist.ProcessGroup, begun: dist.Work) -> None:
+    """Hold a group until what was begun in it has come to an end."""
+    with suppress(RuntimeError):
+        begun.wait()
 
 
 class _Together:
@@ -157,6 +164,7 @@ class _Together:
         self._board = MessageBoard(name, self.rank, self.size, timeout)
         self._timeout = timeout
         self._group: dist.ProcessGroup | None = None
+        self._begun: dist.Work | None = None
         self._agreed: BaseException | None = None
         self._bars = itertools.count()
         self._refresh: Callable[[], None] = lambda: None
@@ -166,12 +174,23 @@ class _Together:
         """Whether this is the rank that prints and writes."""
         return self.rank == 0
 
-    def close(self) -> None:
-        """The board is taken down; a group that is whole is given back."""
-        self._board.close()
-        if self._group is not None and self._agreed is None:
-            dist.destroy_process_group(self._group)
-        self._group = None
+    def close(self, error: BaseException | None = None) -> None:
+        """The board is taken down, the group given back. `error`: why, if anything is wrong."""
+        self._board.close(error)
+        self._leave_group()
+
+    def _leave_group(self) -> None:
+        """Also in the middle of a collective; of those that wait in it, ours that is left ends."""
+        group, begun = self._group, self._begun
+        self._group = self._begun = None
+        if group is None:
+            return
+        with suppress(RuntimeError, ValueError):  # the caller may have destroyed all groups
+            dist.destroy_process_group(group)
+        if begun is not None and not begun.is_completed():
+            # Whoever lets go of the group waits for it: for a rank that hangs, very long.
+            left = threading.Thread(target=_wait_out, args=(group, begun), daemon=True)
+            left.start()
 
     # ---- collectives
 
@@ -233,16 +252,19 @@ class _Together:
     def _watched(self, start: Callable[[dist.ProcessGroup], dist.Work | None]) -> None:
         if self._group is None:
             self._board.meet()
-            span = timedelta(seconds=self._timeout + 60)
-            self._group = cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=span))
         self._board.next_step()
         try:
-            work = start(self._group)
+            if self._group is None:
+                span = timedelta(seconds=self._timeout + 60)
+                self._group = cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=span))
+            work = self._begun = start(self._group)
             assert work is not None  # it is for ranks that are not in the group
             self._board.wait_until(work.is_completed, self._refresh)
             work.wait()
+            self._begun = None
         except RuntimeError as error:  # how gloo says that a connection is gone
-            raise self._board.who_is_gone() from error
+            gone = self._board.who_is_gone()
+            raise gone from error if isinstance(gone, RankError) else gone.__cause__
 
     # ---- errors
 
@@ -256,17 +278,16 @@ class _Together:
             if error is self._agreed:
                 raise
             known = self._board.who_is_gone() if isinstance(error, Terminated) else error
-            agreed = self._board.post(known)
-            self._agreed, self._group = agreed, None
+            agreed = self._agreed = self._board.post(known)
+            self._leave_group()
             self._refresh = lambda: None
             if agreed is error:
                 raise
-            raise agreed from error
+            raise agreed from agreed.__cause__ or error
 
     def tell(self, error: BaseException, how: Callable[[BaseException], None]) -> None:
         """Tell the user once, whichever ranks are left."""
-        with suppress(RuntimeError):  # the board may be gone
-            self._board.told(error, how)
+        self._board.told(error, how)
 
     # ---- the rest
 
