@@ -150,8 +150,9 @@ def _what_text_it_is(path: Path, text: str) -> str:
     start = text.lstrip("\ufeff \t\r\n")
     if "weight_map" in text or path.name.endswith(".index.json"):
         return (
-            "the index of a checkpoint in several files (shards), which is not supported; "
-            "load it in Python and save one file with torch.save(model.state_dict(), ...)"
+            "the index of a checkpoint in several files (shards), which only `measure --model "
+            "hf:DIR` reads; load it in Python and save one file with "
+            "torch.save(model.state_dict(), ...)"
         )
     if start.lower().startswith(("<!doctype html", "<html")):
         return "an HTML page, not a checkpoint; the download went wrong, get the file itself"

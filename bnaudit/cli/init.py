@@ -33,7 +33,8 @@ def init(
     checkpoint: Annotated[
         Path | None,
         typer.Argument(
-            help="The weights. Default: the only checkpoint file in the current folder.",
+            help="The weights, or a folder of transformers. Default: the only checkpoint file in "
+            "the current folder.",
             show_default=False,
         ),
     ] = None,

@@ -27,11 +27,11 @@ from bnaudit.cli.init import EPILOG as INIT_EPILOG
 from bnaudit.cli.init import init
 from bnaudit.cli.inspect import EPILOG as INSPECT_EPILOG
 from bnaudit.cli.inspect import inspect
-from bnaudit.cli.launcher import BUG, INTERRUPTED, is_first, rank_and_size
 from bnaudit.cli.leakage import EPILOG as LEAKAGE_EPILOG
 from bnaudit.cli.leakage import leakage
 from bnaudit.cli.measure import EPILOG as MEASURE_EPILOG
 from bnaudit.cli.measure import measure
+from bnaudit.cli.rank import is_first, rank_and_size
 from bnaudit.cli.recalibrate import EPILOG as RECALIBRATE_EPILOG
 from bnaudit.cli.recalibrate import recalibrate
 from bnaudit.cli.report import report
@@ -41,6 +41,8 @@ from bnaudit.cli.sweep import sweep
 from bnaudit.errors import BnauditError, InputError
 
 USAGE = 2
+BUG = 3
+INTERRUPTED = 130
 
 ON_RANKS = ("measure", "recalibrate")
 """The commands that several processes share; the others take no time, or go on from an Audit."""

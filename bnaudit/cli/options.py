@@ -43,7 +43,7 @@ Checkpoint = Annotated[
 Model = Annotated[
     str | None,
     option(
-        help="torchvision:NAME, timm:NAME, path/file.py:factory or package.module:factory. "
+        help="torchvision:NAME, timm:NAME, hf:DIR, path/file.py:factory or package.module:factory. "
         "Nothing is downloaded.",
         panel=MODEL,
     ),
@@ -98,7 +98,8 @@ DataArg = Annotated[
 Transform = Annotated[
     str | None,
     option(
-        help="A torchvision weights name, imagenet, or path/file.py:factory. Default: RGB/255.",
+        help="A torchvision weights name, imagenet, hf:DIR, or path/file.py:factory. Default: "
+        "RGB/255; with --model hf:DIR the folder's own.",
         panel=DATA,
     ),
 ]

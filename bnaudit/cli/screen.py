@@ -19,7 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from bnaudit.cli.launcher import is_first
+from bnaudit.cli.rank import is_first
 from bnaudit.report.neutral import made_neutral
 
 PLAIN_EVERY = 10.0

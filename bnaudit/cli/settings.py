@@ -31,7 +31,9 @@ def settings_from(options: dict[str, Any], config: Path | None, messages: Consol
         from bnaudit.verbs.configured_codes import check_codes
 
         check_codes(file)
-    return settings
+    from bnaudit.verbs.model_folder import completed
+
+    return completed(settings)
 
 
 def _parsed(options: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from bnaudit.errors import InputError
 NAME_SCHEMES = ("torchvision", "timm")
 """Of specs of the form `scheme:rest`: those whose rest is a name."""
 
-PATH_SCHEMES = ("imagefolder", "cifar10", "npz")
+PATH_SCHEMES = ("hf", "imagefolder", "cifar10", "npz", "tar", "parquet")
 """Those whose rest is a path."""
 
 SCHEMES = NAME_SCHEMES + PATH_SCHEMES

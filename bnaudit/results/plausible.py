@@ -22,6 +22,7 @@ NOT_NEGATIVE = {
     *("unnormalised_mean_norm", "unnormalised_std_norm", "discrepancy", "batch_noise"),
     *("left_out_squared_shift", "left_out_squared_output_shift", "relative_rms"),
     *("unexplained", "spread"),
+    *("wall_seconds", "data", "forward", "moments", "collectives", "waiting", "rest"),
 }
 """Roots of squares, squares, and errors."""
 

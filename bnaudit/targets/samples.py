@@ -123,7 +123,7 @@ class SkipBad:
         if len(shapes) > 1:
             return (
                 f"images have different sizes ({', '.join(shapes[:3])}): give --transform, so that "
-                "they come out alike"
+                "they come out alike, or --batch-size 1"
             )
         return f"the samples cannot be put into a batch: {one_line(error)}"
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from bnaudit.config import PATH_SCHEMES, Settings
 from bnaudit.targets.hugging_face import folder_of, has_processor, weights_in
 
-_SHARDS = ("tar", "parquet")
-
 
 def completed(settings: Settings) -> Settings:
     """The settings, with what `--model hf:DIR` implies where they do not say otherwise.
@@ -28,7 +26,7 @@ def completed(settings: Settings) -> Settings:
 
 def prepares_itself(data: str) -> bool:
     """Whether a spec of data names a factory, which gives images prepared."""
-    return data.partition(":")[0] not in {*PATH_SCHEMES, *_SHARDS}
+    return data.partition(":")[0] not in PATH_SCHEMES
 
 
 def _reads_images(settings: Settings) -> bool:

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from bnaudit.checkpoints.load import load_checkpoint
 from bnaudit.config import Settings
 from bnaudit.errors import BnauditError, one_line
+from bnaudit.targets.hugging_face import folder_of
 from bnaudit.targets.models import build_model
 from bnaudit.verbs.bars import no_bar
+from bnaudit.verbs.folder_weights import load_folder_weights
 from bnaudit.verbs.measure_prepared import measure_prepared
 from bnaudit.verbs.policy import policy_of
 from bnaudit.verbs.prepare import prepare
@@ -27,10 +29,11 @@ def why_not_loaded(settings: Settings) -> str | None:
     model, checkpoint = settings.model, settings.checkpoint
     assert model is not None
     assert checkpoint is not None
+    load = load_checkpoint if folder_of(model) is None else load_folder_weights
     return _why_not(
-        lambda: load_checkpoint(
+        lambda: load(
             build_model(model, settings.model_arg), checkpoint, key=settings.checkpoint_key
-        ),
+        )
     )
 
 

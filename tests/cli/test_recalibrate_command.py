@@ -75,6 +75,7 @@ class StandIn:
         *,
         progress: Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]],
         say: Callable[[str], None],
+        ranks: object,
         **flags: bool,
     ) -> Outcome:
         self.settings, self.target, self.flags, self.called = settings, target, flags, True
