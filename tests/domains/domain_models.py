@@ -44,6 +44,7 @@ def digits_net() -> nn.Module:
     return model.eval()
 
 
+@cache
 def digits(split: str) -> tuple[Tensor, Tensor]:
     """Images (N, 1, 8, 8) in 0 to 1, and labels."""
     with np.load(SAMPLES / "digits.npz") as arrays:
