@@ -26,14 +26,19 @@ from bnaudit.verbs.samples import MapReader
 @cache
 def of_leaky() -> Leakage:
     return bnaudit.leakage(
-        trained(grouped_by_class), digit_data(), train_batch_size=64, group_size=8, draws=3
+        trained(grouped_by_class),
+        digit_data(),
+        train_batch_size=64,
+        group_size=8,
+        samples=480,
+        draws=2,
     )
 
 
 @cache
 def of_sound() -> Leakage:
     return bnaudit.leakage(
-        trained(in_random_order), digit_data(), values=[8, 32], samples=640, draws=3
+        trained(in_random_order), digit_data(), values=[8, 32], samples=640, draws=2
     )
 
 

@@ -37,7 +37,7 @@ def of_parity(batches: Callable[[Tensor], Iterator[Tensor]]) -> Leakage:
     return bnaudit.leakage(net, data, values=[8], draws=2, samples=480, by="class")
 
 
-@pytest.mark.parametrize("name", ["healthy", "small_batch"])
+@pytest.mark.parametrize("name", [pytest.param("healthy", marks=pytest.mark.slow), "small_batch"])
 def test_the_sound_sample_models_have_no_finding(name: str) -> None:
     data = TensorDataset(*digits("train"))
     found = bnaudit.leakage(sample_model(name), data, values=[8], draws=2, samples=640)
@@ -46,6 +46,7 @@ def test_the_sound_sample_models_have_no_finding(name: str) -> None:
     assert max(layer.mates.difference for layer in found.probed.layers) > 0.2  # a probe alone
 
 
+@pytest.mark.slow
 def test_of_two_classes_the_layers_are_told_only_of_the_model_that_follows_its_mates() -> None:
     sound, leaky = of_parity(in_random_order), of_parity(grouped_by_class)
     assert codes(sound) == []
@@ -57,6 +58,7 @@ def test_of_two_classes_the_layers_are_told_only_of_the_model_that_follows_its_m
     assert conclude((replace(sound, probed=leaky.probed),), DEFAULT) == ()
 
 
+@pytest.mark.slow
 def test_an_order_of_two_classes_that_does_better_is_no_leak_where_one_class_does_worse() -> None:
     """The files lie by brightness, and half of any batch is of one class anyway."""
     images, labels = digits("train")
@@ -65,7 +67,7 @@ def test_an_order_of_two_classes_that_does_better_is_no_leak_where_one_class_doe
     by_brightness = torch.argsort(bright.long(), stable=True)
     data = TensorDataset(moved[by_brightness], odd_or_even(labels)[by_brightness])
     net = trained(in_random_order, 0, odd_or_even)
-    found = bnaudit.leakage(net, data, values=[32], draws=2, by=["class", "order"])
+    found = bnaudit.leakage(net, data, values=[32], draws=2, samples=640, by=["class", "order"])
     order, grouped = found.sizes[0].arrangements[::-1]
     assert order.accuracy is not None
     assert order.accuracy.low is not None
