@@ -57,7 +57,9 @@ def test_wrong_statistics_are_called_shifted(measured: Measure, name: str) -> No
     assert level(measured(name)) == "shifted"
 
 
-@pytest.mark.parametrize("camera", ["brighter", "low_contrast"])
+@pytest.mark.parametrize(
+    "camera", ["brighter", pytest.param("low_contrast", marks=pytest.mark.slow)]
+)
 def test_a_healthy_model_is_shifted_on_pictures_of_another_camera(
     measured: Measure, camera: str
 ) -> None:
@@ -127,7 +129,7 @@ def healthy(recalibrated: Recalibrated) -> tuple[float, float]:
     return interval.low, interval.high
 
 
-@pytest.mark.parametrize("name", ["lagging_ema", "averaged"])
+@pytest.mark.parametrize("name", ["lagging_ema", pytest.param("averaged", marks=pytest.mark.slow)])
 def test_recalibration_gives_back_the_accuracy_of_the_healthy_model(
     recalibrated: Recalibrated, healthy: tuple[float, float], name: str
 ) -> None:
@@ -138,7 +140,9 @@ def test_recalibration_gives_back_the_accuracy_of_the_healthy_model(
     assert document["decision"]["level"] == "gain"
 
 
-@pytest.mark.parametrize("camera", ["brighter", "low_contrast"])
+@pytest.mark.parametrize(
+    "camera", ["brighter", pytest.param("low_contrast", marks=pytest.mark.slow)]
+)
 def test_unlabelled_pictures_of_the_new_camera_give_back_more_than_half(
     recalibrated: Recalibrated, camera: str
 ) -> None:

@@ -29,7 +29,9 @@ RUNS: dict[Kind, tuple[str, ...]] = {
 }
 
 
-@pytest.mark.parametrize("kind", RUNS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind == "samples")) for kind in RUNS]
+)
 def test_every_kind_prints_a_table_and_writes_its_files(
     kind: Kind, sweep: Sweeping, on_digits: list[str], tmp_path: Path
 ) -> None:

@@ -88,7 +88,13 @@ def cost(run: Run, values: list[float]) -> Cost:
     return Cost(data.reads + held_out.reads, len(forwards))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=[pytest.mark.slow] * (kind not in ("batch-size", "samples")))
+        for kind in KINDS
+    ],
+)
 def test_more_values_cost_forwards_and_no_reads(kind: str) -> None:
     run, values, each = KINDS[kind]
     two, eight = cost(run, [values[0], values[-1]]), cost(run, values)

@@ -67,6 +67,7 @@ def test_the_weight_is_chosen_on_one_half_and_judged_on_the_other() -> None:
     assert whole.difference != best.gain.difference
 
 
+@pytest.mark.slow
 def test_where_no_weight_helps_that_is_said() -> None:
     sweep = sweep_example_weight(sample_model("healthy"), TensorDataset(*held_out()))
     best = sweep.conclusion("best")
