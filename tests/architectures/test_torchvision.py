@@ -25,7 +25,6 @@ SPREAD = {
     "efficientnet_b0",
     "googlenet",
     "quantized_shufflenet_v2_x0_5",
-    "regnet_x_400mf",
     "resnet18",
 }
 

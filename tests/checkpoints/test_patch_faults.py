@@ -147,9 +147,20 @@ FAILURES = {
 }
 
 
-@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize(
+    ("failure", "kind"),
+    [
+        pytest.param(
+            failure,
+            kind,
+            # How a file is written differs with its kind, and not with the kind of the failure.
+            marks=[pytest.mark.slow] * (kind == "sharing" and failure != "interrupt"),
+        )
+        for failure in FAILURES
+        for kind in ("source", "sharing")
+    ],
+)
 @pytest.mark.parametrize("before", ["nothing", "a pair", "no sidecar"])
-@pytest.mark.parametrize("kind", ["source", "sharing"])
 def test_a_failure_at_any_call_leaves_the_old_files_or_the_new_ones(
     request: pytest.FixtureRequest, failure: str, before: str, kind: str
 ) -> None:

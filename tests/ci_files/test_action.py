@@ -157,9 +157,17 @@ def test_bnaudit_gate_has_the_options_that_the_action_gives() -> None:
     assert "--max-layer-esm" in known
 
 
-@pytest.mark.parametrize("value", NASTY)
+VARIABLES = ("CHECKPOINT", "CONFIG", "BASELINE", "BASE_CHECKPOINT", "FAIL_ON", "REPORT", "ARGS")
+
+
 @pytest.mark.parametrize(
-    "variable", ["CHECKPOINT", "CONFIG", "BASELINE", "BASE_CHECKPOINT", "FAIL_ON", "REPORT", "ARGS"]
+    ("variable", "value"),
+    [
+        # Every value once, each in the next variable; the other pairs are slow.
+        pytest.param(variable, value, marks=[pytest.mark.slow] * (number % len(VARIABLES) != place))
+        for number, value in enumerate(NASTY)
+        for place, variable in enumerate(VARIABLES)
+    ],
 )
 def test_inputs_come_through_as_they_are_and_run_nothing(
     tmp_path: Path, variable: str, value: str

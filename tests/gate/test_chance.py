@@ -54,7 +54,7 @@ def failures(name: str, samples: int, seeds: range, settings: GateSettings) -> f
     return shares(name, samples, seeds, settings)[0]
 
 
-@pytest.mark.parametrize("name", ["healthy", "small_batch"])
+@pytest.mark.parametrize("name", [pytest.param("healthy", marks=pytest.mark.slow), "small_batch"])
 def test_an_unchanged_model_does_not_fail(name: str) -> None:
     for settings in (DEFAULT, NOISE_ALONE):
         assert failures(name, 200, range(5, 10), settings) == 0
@@ -75,7 +75,7 @@ def test_a_large_regression_is_caught(figure: str) -> None:
         assert caught(gated(before, measured(model, 200, seed), DEFAULT), figure)
 
 
-@pytest.mark.parametrize("factor", [1.5, 1 / 1.5])
+@pytest.mark.parametrize("factor", [pytest.param(1.5, marks=pytest.mark.slow), 1 / 1.5])
 def test_a_variance_that_is_wrong_is_caught_and_its_layer_named(factor: float) -> None:
     before = drawn("healthy", 200, 0)
     for layer in ("bn", "blocks.1.bn2"):

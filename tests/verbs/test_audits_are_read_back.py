@@ -146,7 +146,7 @@ def test_what_a_sampler_draws_is_what_there_is() -> None:
     }
 
 
-@pytest.mark.parametrize("scale", [0.0, 1e-30, 1e15])
+@pytest.mark.parametrize("scale", [0.0, pytest.param(1e-30, marks=pytest.mark.slow), 1e15])
 @pytest.mark.parametrize("damage", ["none", "var", "frozen", "nan head", "never called"])
 def test_of_models_that_are_hardly_any(damage: str, scale: float) -> None:
     model = classifier()

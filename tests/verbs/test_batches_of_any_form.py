@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 import pytest
@@ -15,6 +16,7 @@ from untimed import untimed
 
 from bnaudit.engine.batches import batch_size, labels_of, slice_batch
 from bnaudit.errors import InputError, ModelError
+from bnaudit.results import Audit
 
 
 class Pair(NamedTuple):
@@ -37,13 +39,18 @@ FORMS = {
 WITHOUT = {"tensor", "tuple of one", "dict without labels"}
 
 
+@cache
+def of_tensors(train_batch_size: int | None) -> Audit:
+    batches = list(images(100)[0].split(20))
+    return measure_alone(classifier(), batches, train_batch_size=train_batch_size)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_batches_of_any_form_give_the_same_figures(form: str) -> None:
     x, y = images(100)
     batches = [FORMS[form](a, b) for a, b in zip(x.split(20), y.split(20), strict=True)]
-    plain = measure_alone(classifier(), list(x.split(20)))
     audit = measure_alone(classifier(), batches, train_batch_size=10)
-    same = measure_alone(classifier(), list(x.split(20)), train_batch_size=10)
+    plain, same = of_tensors(None), of_tensors(10)
     assert [a.total_shift for a in audit.audited] == [a.total_shift for a in plain.audited]
     assert audit.network is not None
     assert same.network is not None

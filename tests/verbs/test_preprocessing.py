@@ -137,35 +137,31 @@ def test_images_of_any_size_and_of_no_whole_levels_are_judged_too(
 # What is not
 
 
+CAMERAS: dict[str, Callable[[Tensor], Tensor]] = {
+    "as-in-training": lambda p: p,
+    "contrast": lambda p: (
+        0.4 * (p - p.mean((1, 2, 3), keepdim=True)) + p.mean((1, 2, 3), keepdim=True)
+    ),
+    "dark": lambda p: 0.3 * p,
+    "upper-half": lambda p: 0.5 * p + 0.5,
+    "haze": lambda p: 0.5 * p + 0.25,
+    "overexposed": lambda p: (p + 0.3).clamp(0, 1),
+    "blur": lambda p: functional.avg_pool2d(p, 3, 1, 1),
+    "half-size": lambda p: functional.avg_pool2d(p, 2),
+    "noise": lambda p: (p + 0.2 * torch.randn(p.shape)).clamp(0, 1),
+    "blue-tint": lambda p: p * torch.tensor([0.7, 0.85, 1.0]).view(3, 1, 1),
+    "grey": lambda p: p.mean(1, keepdim=True).expand_as(p),
+    "gamma": lambda p: p**0.5,
+}
+OFTEN = ("as-in-training", "contrast", "upper-half", "blur", "noise", "blue-tint")
+"""One of each sort: darker and brighter, of another sharpness, of another colour."""
+
+
 @pytest.mark.parametrize(
     "camera",
     [
-        lambda p: p,
-        lambda p: 0.4 * (p - p.mean((1, 2, 3), keepdim=True)) + p.mean((1, 2, 3), keepdim=True),
-        lambda p: 0.3 * p,
-        lambda p: 0.5 * p + 0.5,
-        lambda p: 0.5 * p + 0.25,
-        lambda p: (p + 0.3).clamp(0, 1),
-        lambda p: functional.avg_pool2d(p, 3, 1, 1),
-        lambda p: functional.avg_pool2d(p, 2),
-        lambda p: (p + 0.2 * torch.randn(p.shape)).clamp(0, 1),
-        lambda p: p * torch.tensor([0.7, 0.85, 1.0]).view(3, 1, 1),
-        lambda p: p.mean(1, keepdim=True).expand_as(p),
-        lambda p: p**0.5,
-    ],
-    ids=[
-        "as-in-training",
-        "contrast",
-        "dark",
-        "upper-half",
-        "haze",
-        "overexposed",
-        "blur",
-        "half-size",
-        "noise",
-        "blue-tint",
-        "grey",
-        "gamma",
+        pytest.param(camera, marks=[pytest.mark.slow] * (name not in OFTEN), id=name)
+        for name, camera in CAMERAS.items()
     ],
 )
 @pytest.mark.parametrize(

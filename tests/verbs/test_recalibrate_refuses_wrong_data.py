@@ -90,13 +90,16 @@ def test_the_judgement_changes_no_result_and_no_generator(
 @pytest.mark.parametrize(
     "camera",
     [
-        lambda p: p,
-        lambda p: 0.3 * p,
-        lambda p: 0.5 * p + 0.25,
-        lambda p: (p + 0.3).clamp(0, 1),
-        lambda p: p * torch.tensor([0.7, 0.85, 1.0]).view(3, 1, 1),
+        pytest.param(lambda p: p, id="as-in-training"),
+        pytest.param(lambda p: 0.3 * p, id="dark", marks=pytest.mark.slow),
+        pytest.param(lambda p: 0.5 * p + 0.25, id="haze", marks=pytest.mark.slow),
+        pytest.param(lambda p: (p + 0.3).clamp(0, 1), id="overexposed"),
+        pytest.param(
+            lambda p: p * torch.tensor([0.7, 0.85, 1.0]).view(3, 1, 1),
+            id="tint",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["as-in-training", "dark", "haze", "overexposed", "tint"],
 )
 def test_data_of_another_camera_are_what_recalibration_is_for(
     camera: Callable[[Tensor], Tensor], pixels: Tensor
