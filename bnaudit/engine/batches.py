@@ -201,6 +201,7 @@ def content_hashes(batch: Batch) -> list[bytes]:
     elif isinstance(data, Mapping):
         data = {key: value for key, value in data.items() if key not in LABEL_KEYS}
     with doing("data"):
+        data = map_tensors(lambda tensor: tensor.detach().cpu(), data)
         return [_hash(slice_batch(data, i, i + 1, batch.size)) for i in range(batch.size)]
 
 

@@ -186,7 +186,9 @@ class _Travelling:
     def __init__(self, seen: list[_Seen]) -> None:
         self._seen = seen
         flat = [t.flatten() for s in seen for t in (s.moments.mean, s.moments.m2)]
-        self.asynchronous = bool(flat) and flat[0].device.type == "cuda"
+        # The layers of one model may be on several devices: these are waited for one by one.
+        places = {t.device for t in flat}
+        self.asynchronous = len(places) == 1 and next(iter(places)).type == "cuda"
         if not self.asynchronous:
             return
         whole = torch.cat([t.float() if t.dtype != torch.float64 else t for t in flat])

@@ -151,8 +151,8 @@ class Account:
         account = GroupedMoments(self._work.groups, layer.channels)
         if not seen:
             return account.moments
-        mean = torch.cat([one.moments.mean for one in seen]).to("cpu").double()
-        m2 = torch.cat([one.moments.m2 for one in seen]).to("cpu").double()
+        both = [torch.cat([getattr(one.moments, of) for one in seen]) for of in ("mean", "m2")]
+        mean, m2 = torch.stack(both).to("cpu").double()  # one copy: it waits for the device
         _check_finite(layer, mean + m2, [one.batch for one in seen for _ in one.groups])
         counts = [float(count) for one in seen for count in one.moments.counts]
         groups = [group for one in seen for group in one.groups]

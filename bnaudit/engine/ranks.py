@@ -292,9 +292,8 @@ class _Together:
     # ---- the rest
 
     def sharing(self, device: torch.device) -> int:
-        """By host name and device; index None is the device that is current."""
-        index = torch.cuda.current_device() if str(device) == "cuda" else device.index
-        here = (socket.gethostname(), device.type, index)
+        """By host name and device: a rank that sees one GPU alone calls it number 0."""
+        here = (socket.gethostname(), device.type, _identity(device))
         return self.gather(here).count(here)
 
     def shared(self, advance: Advance) -> Advance:
@@ -315,3 +314,11 @@ class _Together:
         if self.is_first:
             self._refresh = lambda: show(self._board.add(key, 0))
         return advanced
+
+
+def _identity(device: torch.device) -> str:
+    """What tells a device from others of the host, whatever number it has in this process."""
+    if device.type != "cuda":
+        return str(device.index)
+    index = device.index if device.index is not None else torch.cuda.current_device()
+    return str(getattr(torch.cuda.get_device_properties(index), "uuid", index))

@@ -13,6 +13,7 @@ from bnaudit.engine.layers import BNLayer, counter
 from bnaudit.engine.population import Account, Calibration, Population, Result, Seen, Statistics
 from bnaudit.engine.state import Applied, intercepted
 from bnaudit.errors import InputError
+from bnaudit.stats.kernels import RunMoments
 from bnaudit.stats.moments import Moments, pool
 
 
@@ -21,7 +22,7 @@ def precise(work: Calibration) -> Result:
     the law of total variance (Wu & Johnson 2021, section 3, PreciseBN). Depends on the batch size.
     """
     account = Account(work)
-    seen = _mini_batch_pass(work, account, lambda layer, batch: None)
+    seen = _mini_batch_pass(work, account, lambda layer, runs: runs.whole())
     result = Result()
     called = work.ranks.gather([layer.name for layer in seen])
     by_name = {layer.name: layer for layer in work.layers}
@@ -45,7 +46,7 @@ def ema(work: Calibration, momentum: float | None) -> Result:
             "or take --method exact or precise"
         )
     account, running = Account(work), _Ema(momentum)
-    seen = _mini_batch_pass(work, account, running.update)
+    seen = _mini_batch_pass(work, account, running.after)
     result = Result()
     for layer, inputs in seen.items():
         groups = account.population(layer, inputs).groups
@@ -74,9 +75,11 @@ def ema_of_each(work: Calibration, momenta: Sequence[float]) -> MovingAverages:
     """
     running = [_Ema(momentum) for momentum in momenta]
 
-    def update(layer: BNLayer, batch: Moments) -> None:
+    def update(layer: BNLayer, runs: RunMoments) -> Statistics:
+        batch = _pooled(runs)
         for one in running:
             one.update(layer, batch)
+        return batch.mean[0], batch.var[0]
 
     _mini_batch_pass(work, Account(work), update)
     statistics = [
@@ -98,6 +101,12 @@ class _Ema:
         self._momentum = momentum
         self.updates: dict[BNLayer, int] = {}
 
+    def after(self, layer: BNLayer, runs: RunMoments) -> Statistics:
+        """Note one mini-batch; its own statistics, by which it is normalised."""
+        batch = _pooled(runs)
+        self.update(layer, batch)
+        return batch.mean[0], batch.var[0]
+
     def update(self, layer: BNLayer, batch: Moments) -> None:
         """One mini-batch, as a single part."""
         n = float(batch.count.item())
@@ -113,10 +122,21 @@ class _Ema:
         self.of[layer] = mean.lerp(batch.mean[0], share), var.lerp(unbiased, share)
 
 
+def _pooled(runs: RunMoments) -> Moments:
+    """All runs as a single part, on the CPU. Waits for the device."""
+    counts = torch.tensor(runs.counts, dtype=torch.float64, device="cpu")
+    return pool(Moments(counts, runs.mean.to("cpu").double(), runs.m2.to("cpu").double()))
+
+
 def _mini_batch_pass(
-    work: Calibration, account: Account, update: Callable[[BNLayer, Moments], None]
+    work: Calibration,
+    account: Account,
+    normalise_by: Callable[[BNLayer, RunMoments], tuple[Tensor, Tensor]],
 ) -> dict[BNLayer, list[Seen]]:
-    """One pass; `update(layer, moments)` at every call. Single values a channel are passed over."""
+    """One pass; `normalise_by(layer, moments)` says at every call by which mean and variance.
+
+    Single values a channel are passed over.
+    """
     seen: dict[BNLayer, list[Seen]] = {}
     for batch in work.batches:
 
@@ -126,11 +146,7 @@ def _mini_batch_pass(
             if one is None or sum(one.moments.counts) < 2:
                 return forward(x)
             inputs.append(one)
-            counts = torch.tensor(one.moments.counts, dtype=torch.float64, device="cpu")
-            mean, m2 = (t.to("cpu").double() for t in (one.moments.mean, one.moments.m2))
-            whole = pool(Moments(counts, mean, m2))
-            update(layer, whole)
-            with Applied({layer: (whole.mean[0], whole.var[0])}):
+            with Applied({layer: normalise_by(layer, one.moments)}):
                 return forward(x)
 
         with intercepted(work.layers, normalise):

@@ -211,7 +211,11 @@ class _Run:
 
     def result(self, samples: int) -> Outcomes:
         """As arrays. Waits for the device."""
-        kept = {k: torch.cat(v).cpu().double().numpy() for k, v in self._kept.items()}
+        # Samples that took no part have no figures of the device's.
+        kept = {
+            name: torch.cat([part.cpu() for part in parts]).double().numpy()
+            for name, parts in self._kept.items()
+        }
         records: dict[str, LayerRecord] = {}
         if self._collector is not None:
             self._collector.finish(self._subject.layers, ALONE)

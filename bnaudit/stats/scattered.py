@@ -30,9 +30,14 @@ def scattered_values(tensor: Tensor, *, batched: bool) -> Tensor | None:
         one = one[None]
     if one.dim() == 1:
         return one.clone()[:, None]
-    places = places_in(tuple(one.shape[1:]))
-    index: tuple[slice | Tensor, ...] = (slice(None), *(at.to(one.device) for at in places))
+    index: tuple[slice | Tensor, ...] = (slice(None), *_places_on(tuple(one.shape[1:]), one.device))
     return one[index]
+
+
+@lru_cache(maxsize=256)
+def _places_on(shape: tuple[int, ...], device: torch.device) -> tuple[Tensor, ...]:
+    """On the device of the tensor that is looked at: moved once, or every batch would wait."""
+    return tuple(at.to(device) for at in places_in(shape))
 
 
 @lru_cache(maxsize=256)

@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from bnaudit.engine import train_mode
 from bnaudit.engine.batches import Batch, default_forward, labels_of, slice_batch
 from bnaudit.engine.collect import Collector
 from bnaudit.engine.conditions import Conditions
@@ -182,6 +183,18 @@ def test_exact_looks_at_an_input_without_waiting(pretended: torch.device) -> Non
             work.forward(batch)
     assert len(seen) == 12
     assert all(one is not None and one.moments.mean.is_cuda for one in seen)
+
+
+@torch.no_grad()
+def test_precise_normalises_by_a_batch_without_waiting_for_its_moments(
+    pretended: torch.device,
+) -> None:
+    step = Step(pretended)
+    batches = list(batches_of_16(2))
+    work = Calibration(step.model, step.layers, batches, 8, step.conditions, lambda *_: None)
+    with NoWaiting():
+        seen = train_mode._mini_batch_pass(work, Account(work), lambda layer, runs: runs.whole())
+    assert [len(inputs) for inputs in seen.values()] == [2, 2, 2]
 
 
 @pytest.mark.gpu
