@@ -13,7 +13,7 @@ from bnaudit.targets.published import newest_transform, transform_of_file
 from bnaudit.targets.transforms import build_transform
 from bnaudit.verbs.init_paths import Chosen, relative_spec
 
-IMAGES = ("imagefolder", "cifar10", "npz")
+IMAGES = ("imagefolder", "tar", "parquet", "cifar10", "npz")
 """Data of which a sample goes through the transform; a factory prepares its own."""
 
 
