@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from bnaudit.config import resolve
 from bnaudit.errors import InputError
 from bnaudit.targets import loading
 from bnaudit.targets.data import DataTarget, SkipBad, open_data
@@ -181,3 +182,15 @@ def test_data_that_cannot_be_given_to_a_process_are_told_in_one_line() -> None:
     spawned = loader(lambda: None, multiprocessing_context="spawn")
     with pytest.raises(InputError, match=r"no process to load data could be started.*--workers 0"):
         list(loaded_batches(spawned))
+
+
+def test_workers_are_a_number_from_0_or_auto() -> None:
+    assert [resolve({"workers": given}, None).workers for given in ("3", 0, "auto", None)] == [
+        3,
+        0,
+        "auto",
+        "auto",
+    ]
+    for given in ("-1", "many", 1.5, True):
+        with pytest.raises(InputError, match="--workers: give an integer from 0, or auto"):
+            resolve({"workers": given}, None)

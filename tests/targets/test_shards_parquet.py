@@ -5,6 +5,7 @@ import io
 import json
 import pickle
 import re
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.transforms.functional import pil_to_tensor
 
+import bnaudit
 from bnaudit.errors import InputError
 from bnaudit.targets import row_groups
 from bnaudit.targets.data import DataTarget, SkipBad, open_data
@@ -219,3 +222,37 @@ def test_what_is_no_parquet_or_empty_is_refused_in_one_line(tmp_path: Path) -> N
         with pytest.raises(InputError, match=re.escape(said)) as caught:
             opened(tmp_path / pattern)
         assert "\n" not in str(caught.value)
+
+
+def test_the_form_of_the_data_changes_no_figure(tmp_path: Path) -> None:
+    members = []
+    for i in range(40):
+        file = tmp_path / f"set/{i % 2}/{i:02d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(picture(i))
+        members.append(file)
+    members.sort()
+    with tarfile.open(tmp_path / "s.tar", "w") as archive:
+        for file in members:
+            archive.add(file, file.name)
+            label = tmp_path / f"{file.stem}.cls"
+            label.write_text(file.parent.name)
+            archive.add(label, label.name)
+    rows = {
+        "image": [{"bytes": file.read_bytes(), "path": None} for file in members],
+        "label": [int(file.parent.name) for file in members],
+    }
+    write_rows(tmp_path / "a.parquet", rows, rows=7)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(96, 2))
+    audits = []
+    for spec in [
+        f"imagefolder:{tmp_path}/set",
+        f"tar:{tmp_path}/s.tar",
+        f"parquet:{tmp_path}/a.parquet",
+    ]:
+        data = open_data(spec, {}, None).dataset
+        audits.append(bnaudit.measure(model, data, batch_size=8, attribute="none"))
+    assert audits[0].data.fingerprint == audits[1].data.fingerprint == audits[2].data.fingerprint
+    assert audits[0].layers == audits[1].layers == audits[2].layers
+    assert audits[0].network == audits[1].network == audits[2].network
