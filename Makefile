@@ -37,6 +37,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/inspect_checkpoint.py
 	$(BIN)/python benchmarks/find_architecture.py
 	$(BIN)/python benchmarks/sweeps.py
+	$(BIN)/python benchmarks/ranks.py
 
 reproduce: $(VENV)/.installed  ## try the papers' claims; writes sample_models/REPRODUCTION.md, half an hour at most
 	cd sample_models && OMP_NUM_THREADS=1 ../$(BIN)/python -m reproduce
