@@ -10,8 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bnaudit.engine.graphs import cut_graphs, edges_in, is_batch_of_graphs, is_graph, map_graph
 from bnaudit.engine.stopwatch import doing
 from bnaudit.errors import InputError
+
+MOST_CHANNELS = 4
+"""Of an image in a list of two; more are taken for the samples of a batch."""
 
 LABEL_KEYS = ("labels", "label", "targets", "target", "y")
 
@@ -38,7 +42,8 @@ class Batch:
 def batch_size(data: Any) -> int:
     """The number of samples of a batch: the first dimension of its first input.
 
-    A list of per-image tensors, as the batch or inside it, counts by its length.
+    A list of per-image tensors, as the batch or inside it, counts by its length, and a batch of
+    torch-geometric by its graphs.
     """
     if is_image_list(data):
         return len(data)
@@ -51,6 +56,8 @@ def batch_size(data: Any) -> int:
         return first.shape[0]
     if isinstance(first, (list, tuple)):
         return len(first)
+    if is_batch_of_graphs(first):
+        return int(first.num_graphs)
     raise InputError(
         f"cannot tell how many samples a batch of type {type(data).__name__} holds: give batches "
         "that are tensors, (inputs, labels) pairs, or dicts of tensors"
@@ -87,8 +94,12 @@ def is_image_list(data: Any) -> bool:
         return False
     if not all(isinstance(i, Tensor) and i.dim() == 3 and i.is_floating_point() for i in data):
         return False
-    one_channel_count = len({image.shape[0] for image in data}) == 1
-    return len(data) > 2 or (one_channel_count and data[0].shape != data[1].shape)
+    if len(data) > 2:
+        return True
+    first, second = (image.shape for image in data)
+    # Two batches of waves (N, C, L), what is heard and what is to be told apart, are no images.
+    flat = 1 in (first[1], second[1])
+    return first[0] == second[0] <= MOST_CHANNELS and first != second and not flat
 
 
 def labels_of(data: Any) -> Tensor | None:
@@ -101,6 +112,8 @@ def labels_of(data: Any) -> Tensor | None:
         found = data[1]
     elif isinstance(data, Mapping):
         found = next((data[key] for key in LABEL_KEYS if key in data), None)
+    elif is_graph(data):
+        found = getattr(data, "y", None)
     if not isinstance(found, Tensor) or found.is_floating_point() or found.dtype == torch.bool:
         return None
     if found.dim() == 2 and found.shape[1] == 1:
@@ -118,6 +131,8 @@ def map_tensors(function: Callable[[Tensor], Tensor], data: Any) -> Any:
         return type(data)(*(map_tensors(function, item) for item in data))
     if isinstance(data, (list, tuple)):
         return type(data)(map_tensors(function, item) for item in data)
+    if is_graph(data):
+        return map_graph(function, data)
     return data
 
 
@@ -174,6 +189,8 @@ def _cut(
         return type(data)(*(_cut(item, size, tensor, items) for item in data))
     if isinstance(data, (list, tuple)):
         return type(data)(_cut(item, size, tensor, items) for item in data)
+    if is_batch_of_graphs(data) and data.num_graphs == size:
+        return cut_graphs(items, data)
     return data
 
 
@@ -192,8 +209,8 @@ def data_bytes(data: Any) -> int:
 def content_hashes(batch: Batch) -> list[bytes]:
     """A hash of the input of each sample, as the model gets it; labels do not count.
 
-    Where an input has floating-point tensors, these alone: numbers of samples would tell apart
-    what is the same.
+    Where an input has floating-point tensors, these alone, and of a graph its edges: numbers of
+    samples would tell apart what is the same.
     """
     data = batch.data
     if isinstance(data, (tuple, list)) and data and not is_image_list(data):
@@ -215,7 +232,7 @@ def _hash(sample: Any) -> bytes:
 
     map_tensors(note, sample)
     floating = [tensor for tensor in found if tensor.is_floating_point()]
-    for tensor in floating or found:
+    for tensor in [*floating, *edges_in(sample)] or found:
         host = tensor.detach().cpu().contiguous()
         digest.update(str((host.dtype, tuple(host.shape))).encode())
         digest.update(host.flatten().view(torch.uint8).numpy().tobytes())

@@ -10,8 +10,9 @@ import math
 from dataclasses import dataclass
 
 import torch
-from scipy import stats as scipy_stats
 from torch import Tensor
+
+from bnaudit.stats.quantiles import student_quantile
 
 MIN_GROUPS = 8
 """Below this number of groups an interval would be too rough to print."""
@@ -37,7 +38,7 @@ class Jackknife:
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """The two-sided interval of the debiased figure at `level`, from Student's t."""
-        half = float(scipy_stats.t.ppf(0.5 + level / 2, self.groups - 1)) * self.standard_error
+        half = student_quantile(0.5 + level / 2, self.groups - 1) * self.standard_error
         return self.debiased - half, self.debiased + half
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scipy import stats as scipy_stats
+from bnaudit.stats.quantiles import student_upper_tail
 
 
 def upper_tail_p(estimate: float, standard_error: float, groups: int, threshold: float) -> float:
@@ -10,7 +10,7 @@ def upper_tail_p(estimate: float, standard_error: float, groups: int, threshold:
     if standard_error == 0:
         return 0.0 if estimate > threshold else 1.0
     t = (estimate - threshold) / standard_error
-    return float(scipy_stats.t.sf(t, groups - 1))
+    return student_upper_tail(t, groups - 1)
 
 
 def holm(p_values: list[float], level: float = 0.05) -> list[bool]:

@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -125,3 +126,30 @@ def test_the_command_measures_graphs_by_the_functions_of_a_file(
         for layer in audit.audited
         if layer.total_shift is not None
     }
+
+
+def test_a_loader_of_torch_geometric_needs_a_forward_alone(written: ModuleType) -> None:
+    """Its batches count by graphs, can be cut, and are told apart by features and edges."""
+    from torch_geometric.loader import DataLoader as OfGraphs
+
+    graphs = written.loader().dataset
+    batches = list(OfGraphs(graphs, batch_size=12))
+
+    def forward(model: Any, batch: Any) -> Any:
+        return model(batch.x, batch.edge_index, batch.batch)
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = trained(written.GraphNet(), batches[:3], forward)
+    state = copy.deepcopy(model.state_dict())
+    audit = bnaudit.measure(model, OfGraphs(graphs, batch_size=12), forward=forward)
+    assert_measured(audit, state, model, batches, forward)
+    assert audit.data is not None
+    assert audit.data.samples == len(SIZES)
+    assert audit.network is not None
+    assert audit.network.deployed is not None
+    calibration, heldout = OfGraphs(graphs[:30], 10), OfGraphs(graphs[25:], 8)
+    result = bnaudit.recalibrate(model, calibration, verify=heldout, forward=forward)
+    assert result.report.verification is not None
+    assert result.report.verification.overlap == 5
+    assert result.report.verification.data.samples == len(SIZES) - 30

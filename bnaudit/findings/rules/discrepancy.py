@@ -262,11 +262,11 @@ def _disagreement(audit: Audit, limits: Limits) -> _Disagreement | None:
 def _of_classes(
     network: NetworkAudit, agreement: float, shift_share: float, threshold: float
 ) -> _Disagreement | None:
-    from scipy.stats import binomtest
+    from bnaudit.stats.quantiles import share_interval
 
     differing = round((1 - agreement) * network.compared)
-    limits = binomtest(differing, network.compared).proportion_ci(0.95, method="exact")
-    low, high, value = float(limits.low), float(limits.high), differing / network.compared
+    low, high = share_interval(differing, network.compared)
+    value = differing / network.compared
     if low <= threshold:
         return None
     words = (
