@@ -30,13 +30,16 @@ LOOK = 0.05
 
 
 class MessageBoard:
-    """The board `name` of `size` ranks, as `rank` sees it. `timeout`: seconds of waiting at most.
+    """The board of `size` ranks, as `rank` sees it. `timeout`: seconds of waiting at most.
 
-    Raises, wherever it is looked at, the error that a rank has posted since the last one.
+    Each board has a place of its own in the store: the n-th of every rank is one. Raises, wherever
+    it is looked at, the error that a rank has posted since the last one.
     """
 
-    def __init__(self, name: str, rank: int, size: int, timeout: float) -> None:
-        self._store = PrefixStore(name, distributed_c10d._get_default_store())
+    def __init__(self, rank: int, size: int, timeout: float) -> None:
+        store = distributed_c10d._get_default_store()
+        boards = store.add(f"bnaudit/boards of rank {rank}", 1)
+        self._store = PrefixStore(f"bnaudit/{boards}", store)
         self._rank, self._size, self._timeout = rank, size, timeout
         self._epoch = 0
         self._found: BaseException | None = None

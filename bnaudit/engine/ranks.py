@@ -33,8 +33,6 @@ TIMEOUT = 1800.0
 PADDED = 2**26
 """Bytes up to which what the ranks send is padded to one size: one collective instead of many."""
 
-_joined = itertools.count()
-
 
 class Ranks(Protocol):
     """The ranks of a job, seen from one of them: `rank` of `size`."""
@@ -138,7 +136,7 @@ def joined(
     ):
         yield ALONE
         return
-    ranks = _Together(f"bnaudit/{next(_joined)}", timeout)
+    ranks = _Together(timeout)
     try:
         with ranks.as_one():
             yield ranks
@@ -159,9 +157,9 @@ def _wait_out(group: dist.ProcessGroup, begun: dist.Work) -> None:
 class _Together:
     """Several processes. Collectives go over a gloo group of our own, made anew after an error."""
 
-    def __init__(self, name: str, timeout: float) -> None:
+    def __init__(self, timeout: float) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
-        self._board = MessageBoard(name, self.rank, self.size, timeout)
+        self._board = MessageBoard(self.rank, self.size, timeout)
         self._timeout = timeout
         self._group: dist.ProcessGroup | None = None
         self._begun: dist.Work | None = None
@@ -200,6 +198,14 @@ class _Together:
 
     def each(self, value: T) -> Iterator[T]:
         """Pickled: ours are the only processes that these bytes come from."""
+        return map(unpack, self._packed_of_all(value))
+
+    def to_first(self, value: T) -> list[T]:
+        """The others see them pass: gloo cannot be watched while it sends from one to another."""
+        return [unpack(one) for one in self._packed_of_all(value) if self.is_first]
+
+    def _packed_of_all(self, value: object) -> Iterator[Tensor]:
+        """At once where they are small, else one after another."""
         own = pack(value)
         size = torch.tensor([own.numel()], dtype=torch.int64, device="cpu")
         sizes = [int(one) for one in self._all_gather(size)]
@@ -208,18 +214,10 @@ class _Together:
             padded = torch.zeros(largest, dtype=torch.uint8, device="cpu")
             padded[: own.numel()] = own
             for one, length in zip(self._all_gather(padded), sizes, strict=True):
-                yield unpack(one[:length])
+                yield one[:length]
             return
         for rank, length in enumerate(sizes):
-            yield unpack(self._broadcast(own, rank, length))
-
-    def to_first(self, value: T) -> list[T]:
-        """The others see them pass: gloo cannot be watched while it sends from one to another."""
-        found = []
-        for one in self.each(value):
-            if self.is_first:
-                found.append(one)
-        return found
+            yield self._broadcast(own, rank, length)
 
     def gather_tensor(self, values: Tensor) -> list[Tensor]:
         """One collective."""

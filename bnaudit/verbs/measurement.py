@@ -42,8 +42,8 @@ from bnaudit.verbs.weights import Weights
 KEPT_SAMPLES = 256
 """So many of the samples are looked at again, for what they tell about the data themselves."""
 
-CHECKED = max(KEPT_SAMPLES, MOST_SAMPLES, CHECKED_SAMPLES, ORDER_SAMPLES)
-"""So many at most are looked at by any of the checks."""
+CHECKED = max(KEPT_SAMPLES, MOST_SAMPLES, CHECKED_SAMPLES)
+"""So many at most are looked at by any of the checks, but for the order of a loader's batches."""
 
 
 def measure_with(
@@ -152,7 +152,8 @@ def _with_checks(
     """
     ranks = subject.conditions.ranks
     alone = replace(subject, conditions=replace(subject.conditions, ranks=ALONE))
-    kept = kept.of_all_ranks(CHECKED)
+    drawn = kept.reader.order_seed is not None
+    kept = kept.of_all_ranks(CHECKED if drawn else max(CHECKED, ORDER_SAMPLES))
 
     def checked() -> tuple[Preprocessing | None, DataChecks]:
         with alone.conditions.entered(alone.model):
