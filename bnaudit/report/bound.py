@@ -14,11 +14,14 @@ NAMES: dict[Kind, str] = {"rest": "the rest", "waiting": "waiting for other rank
 APART = 0.2
 """Ranks whose shares of waiting differ by more are not alike: the one that waits least is named."""
 
+WORTH_ADVICE = 5.0
+"""Seconds that a run has to take: nobody needs a shorter one made shorter."""
+
 
 def bound(run: RunTime, device: str, dtype: str) -> str:
     """`bounded by data: data 71%, forward 20%, moments 7%, rest 2% of 41 s; more --workers …`.
 
-    `device` and `dtype` as a result tells them: the advice depends on them. On several ranks the
+    `device` and `dtype` as a result tells them: the advice, for runs worth it, depends on them. On several ranks the
     shares are means over ranks. Where one keeps the others waiting, the run is bounded by what
     that one does.
     """
@@ -32,9 +35,10 @@ def bound(run: RunTime, device: str, dtype: str) -> str:
         ranks = f"; the others wait for rank {slowest}: {largest} {own.of(largest):.0%} there"
     if len(run.ranks) > 1:
         ranks = f" on {len(run.ranks)} ranks{ranks}"
+    advice = f"; {_advice(largest, device, dtype)}" if run.wall_seconds >= WORTH_ADVICE else ""
     return (
         f"bounded by {NAMES.get(largest, largest)}{by}: {_in_words(shares, len(run.ranks))} of "
-        f"{_duration(run.wall_seconds)}{ranks}; {_advice(largest, device, dtype)}"
+        f"{_duration(run.wall_seconds)}{ranks}{advice}"
     )
 
 

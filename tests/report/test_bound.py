@@ -47,12 +47,18 @@ def test_the_largest_share_is_what_bounds_a_run() -> None:
 @pytest.mark.parametrize(
     ("spent", "device", "dtype", "begins", "advice"),
     [
-        (Spent(forward=2, data=1), "cpu", "float32", "forward: data 33%", "--device cuda"),
-        (Spent(forward=2), "cuda:0 (H200)", "float32", "forward: data 0%", "--dtype bf16"),
-        (Spent(forward=2), "cuda:0 (H200)", "bfloat16", "forward", "more GPUs (torchrun)"),
-        (Spent(data=2), "cuda:0 (H200)", "bfloat16", "data", "--decode gpu"),
-        (Spent(moments=2), "cpu", "float32", "moments", "a larger --batch-size would"),
-        (Spent(rest=2), "cpu", "float32", "the rest", "checks of the data, intervals and findings"),
+        (Spent(forward=20, data=10), "cpu", "float32", "forward: data 33%", "--device cuda"),
+        (Spent(forward=20), "cuda:0 (H200)", "float32", "forward: data 0%", "--dtype bf16"),
+        (Spent(forward=20), "cuda:0 (H200)", "bfloat16", "forward", "more GPUs (torchrun)"),
+        (Spent(data=20), "cuda:0 (H200)", "bfloat16", "data", "--decode gpu"),
+        (Spent(moments=20), "cpu", "float32", "moments", "a larger --batch-size would"),
+        (
+            Spent(rest=20),
+            "cpu",
+            "float32",
+            "the rest",
+            "checks of the data, intervals and findings",
+        ),
         (Spent(), "cpu", "float32", "the rest: data 0%", "of 0.0 s"),
     ],
 )
@@ -94,6 +100,11 @@ def test_ranks_that_wait_for_each_other_in_turn_are_bounded_by_waiting() -> None
     line = bound(RunTime.of([Spent(forward=4, waiting=6)] * 2, 10), "cpu", "float32")
     assert line.startswith("bounded by waiting for other ranks: ")
     assert line.endswith("waiting 60%, rest 0% of 10 s on 2 ranks; ranks of equal speed would help")
+
+
+def test_a_run_of_a_second_gets_no_advice() -> None:
+    line = bound(one(Spent(forward=0.6, data=0.3)), "cpu", "float32")
+    assert line == "bounded by forward: data 33%, forward 67%, moments 0%, rest 0% of 0.9 s"
 
 
 def test_shares_add_up_to_one() -> None:
