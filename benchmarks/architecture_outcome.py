@@ -101,7 +101,7 @@ class Cache:
         self._path.write_text(json.dumps(asdict(self._run)) + "\n", encoding="utf-8")
 
     def go_on(self) -> list[Outcome]:
-        """What an earlier run found, without what its limits kept from being found if they differ.
+        """What an earlier run found; under other limits, without what its own kept out.
 
         Ends the program where there was none, or one of other versions.
         """
@@ -113,7 +113,8 @@ class Cache:
             sys.exit(f"--continue: {self._path} is from {before.versions}: run without it")
         known = [_outcome(line) for line in lines]
         if before != self._run:
-            known = [one for one in known if not one.limited]
+            most = self._run.millions * 1e6
+            known = [one for one in known if not one.limited or one.parameters > most]
             self.begin()
             for one in known:
                 self.add(one)

@@ -7,14 +7,17 @@ import platform
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from textwrap import fill
 
 from architecture_outcome import Outcome, Run, Stage
 from architecture_trial import (
-    ATTRIBUTED,
+    ATTRIBUTED_LAYERS,
+    ATTRIBUTED_MILLIONS,
     BATCH_SIZES,
     RESIDUAL,
     SIDES,
     SIDES_TO_BUILD_FOR,
+    TOO_LARGE,
 )
 
 FAILED: dict[Stage, str] = {
@@ -24,6 +27,11 @@ FAILED: dict[Stage, str] = {
     "measure": "`measure`",
     "exact": "`exact`",
 }
+
+AGAIN = """
+    With `--continue` a run that was stopped goes on; with larger limits, it tries what they kept
+    out. Smaller ones first, then `--continue` with larger ones, is a way to have a page early.
+    `--only GLOB` tries some and prints; `--workers N` tries so many at a time."""
 
 NAMED = 4
 """So many models are named beside a reason; of the others the number is given."""
@@ -42,6 +50,7 @@ class Counts:
 
     models: int
     with_batchnorm: int
+    too_large: int
     ran: int
     measured: int
     exact: int
@@ -55,6 +64,7 @@ class Counts:
         return cls(
             models=len(some),
             with_batchnorm=sum(one.bn_layers > 0 for one in some),
+            too_large=sum(_too_large(one) for one in some),
             ran=sum(one.ran for one in some),
             measured=sum(one.measured for one in some),
             exact=sum(one.exact for one in some),
@@ -65,8 +75,12 @@ class Counts:
     def cells(self) -> str:
         """From `with_batchnorm` on, as the cells of a row."""
         residual = "" if self.residual is None else f"{self.residual:.1e}"
-        counts = (self.with_batchnorm, self.ran, self.measured, self.exact)
+        counts = (self.with_batchnorm, self.too_large, self.ran, self.measured, self.exact)
         return " | ".join([*(f"{count:,}" for count in counts), residual])
+
+
+def _too_large(one: Outcome) -> bool:
+    return any(failure.reason == TOO_LARGE for failure in one.failures)
 
 
 def page(run: Run, outcomes: Sequence[Outcome], command: str) -> str:
@@ -80,31 +94,35 @@ def page(run: Run, outcomes: Sequence[Outcome], command: str) -> str:
         _rest(run, outcomes),
         _notes(run, outcomes),
         _how(run, outcomes),
-        f"## Again\n\n    {command}",
+        f"## Again\n\n    {command}\n\n{_filled(AGAIN)}",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _asked(run: Run, total: Counts, share: str) -> str:
-    return f"""\
-Every architecture of {run.library}, with random weights: is there BatchNorm, does a plain forward \
-in eval mode run on a few small images, and can `bnaudit.measure` and \
-`bnaudit.recalibrate(method="exact")` do their work on it? This page is written by \
-`benchmarks/architectures.py`.
-
-| | models |
-| --- | --- |
-| tried | {total.models:,} |
-| with BatchNorm | {total.with_batchnorm:,} |
-| a plain forward ran | {total.ran:,} |
-| `measure` passed | {total.measured:,} |
-| `exact` passed | {total.exact:,} |
-| both passed | {total.passed:,} ({share} of those that ran) |
-
-`measure` passes where every BatchNorm layer that the plain forward reaches is audited with finite
-figures, and the model gives bit for bit the same outputs afterwards. `exact` passes where all
-batches advanced together (lockstep), all those layers have new statistics, and the largest ESM that
-is left in any of them on the calibration data, the residual, is at most {RESIDUAL:g}."""
+    asked = f"""
+        Every architecture of {run.library}, with random weights: is there BatchNorm, does a plain
+        forward in eval mode run on a few small images, and can `bnaudit.measure` and
+        `bnaudit.recalibrate(method="exact")` do their work on it? This page is written by
+        `benchmarks/architectures.py`."""
+    rows = {
+        "looked at": f"{total.models:,}",
+        "with BatchNorm": f"{total.with_batchnorm:,}",
+        f"not tried: more than {run.millions:g} million parameters": f"{total.too_large:,}",
+        "a plain forward ran": f"{total.ran:,}",
+        "`measure` passed": f"{total.measured:,}",
+        "`exact` passed": f"{total.exact:,}",
+        "both passed": f"{total.passed:,} ({share} of those that ran)",
+    }
+    table = [f"| {what} | {count} |" for what, count in rows.items()]
+    passes = f"""
+        `measure` passes where every BatchNorm layer that the plain forward reaches is audited with
+        finite figures, and the model gives bit for bit the same outputs afterwards. `exact` passes
+        where all batches advanced together (lockstep), all those layers have new statistics, and
+        the largest ESM that is left in any of them on the calibration data, the residual, is at
+        most {RESIDUAL:g}."""
+    head = ["| | models |", "| --- | --- |"]
+    return "\n".join([_filled(asked), "", *head, *table, "", _filled(passes)])
 
 
 def _families(run: Run, outcomes: Sequence[Outcome]) -> str:
@@ -120,8 +138,9 @@ def _families(run: Run, outcomes: Sequence[Outcome]) -> str:
         rows.append(f"| {len(without)} others | {counts.models:,} | {counts.cells()} |")
     total = Counts.of(outcomes)
     rows.append(f"| **all** | {total.models:,} | {total.cells()} |")
-    head = "| family | models | with BatchNorm | forward | measure | exact | largest residual |"
-    return "\n".join(["## Families", "", head, "| --- |" + " --- |" * 6, *rows])
+    columns = ("family", "models", "with BatchNorm", "too large", "forward", "measure", "exact")
+    head = " | ".join(["", *columns, "largest residual", ""]).strip()
+    return "\n".join(["## Families", "", head, "| --- |" + " --- |" * len(columns), *rows])
 
 
 def _by_family(run: Run, outcomes: Iterable[Outcome]) -> dict[str, list[Outcome]]:
@@ -137,10 +156,10 @@ def _rest(run: Run, outcomes: Sequence[Outcome]) -> str:
     groups: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for family, members in sorted(_by_family(run, outcomes).items()):
         for one in members:
-            for failure in one.failures:
+            for failure in () if _too_large(one) else one.failures:
                 groups[family, FAILED[failure.stage], failure.reason].append(one.name)
     if not groups:
-        return "## The rest\n\nThere is none: all that have BatchNorm ran, and passed."
+        return "## The rest\n\nThere is none: all others that have BatchNorm ran, and passed."
     lines = [
         f"- {family or 'unknown'}, {_some(names)}: {stage}: {reason}"
         for (family, stage, reason), names in groups.items()
@@ -173,25 +192,29 @@ def _how(run: Run, outcomes: Sequence[Outcome]) -> str:
     )
     attributed = sum(one.attributed for one in ran)
     batches = " and ".join(str(size) for size in BATCH_SIZES)
-    seconds = sum(one.seconds for one in outcomes)
-    return f"""\
-## How
+    inputs = f"""
+        Batches of {batches} images of seeded normal noise. Sizes are tried in this order, and the
+        first on which the forward runs with finite outputs is taken: {_listed(SIDES)} pixels a
+        side; for a model made for one size, the model built for {_listed(SIDES_TO_BUILD_FOR)}
+        (`img_size`); the model's own size. No architecture is treated apart. So they ran: {where}.
+        """
+    work = f"""
+        Of the {len(ran):,} models the {attributed:,} with at most {ATTRIBUTED_LAYERS} BatchNorm
+        layers and {ATTRIBUTED_MILLIONS} million parameters are measured with own and inherited
+        shift (`attribute={BATCH_SIZES[0]}`), the others without (`attribute="none"`). Mistakes in
+        the preprocessing of noise are not looked for (BN301). The forwards reach
+        {sum(one.reached for one in ran):,} of {sum(one.bn_layers for one in ran):,} BatchNorm
+        layers; a layer that runs in training only is not reached."""
+    limits = f"""
+        Each architecture has a process of its own, one thread, {run.seconds:g} s of processor time
+        and {run.gigabytes:g} GB of memory. All together took
+        {sum(one.seconds for one in outcomes) / 60:.0f} minutes of processor time, the search for
+        BatchNorm included. {run.versions}."""
+    return "\n\n".join(["## How", *(_filled(text) for text in (inputs, work, limits))])
 
-Batches of {batches} images of seeded normal noise. Sizes are tried in this order, and the first on
-which the forward runs with finite outputs is taken: {_listed(SIDES)} pixels a side; for a model
-made for one size, the model built for {_listed(SIDES_TO_BUILD_FOR)} (`img_size`); the model's own
-size. No architecture is treated apart. So they ran: {where}.
 
-Of the {len(ran):,} models the {attributed:,} with at most {ATTRIBUTED} BatchNorm layers are
-measured with own and inherited shift (`attribute={BATCH_SIZES[0]}`), the others without
-(`attribute="none"`). Mistakes in the preprocessing of noise are not looked for (BN301).
-{sum(one.reached for one in ran):,} of {sum(one.bn_layers for one in ran):,} layers are reached; the
-others belong to parts that only a forward in training mode runs.
-
-Each architecture has a process of its own, one thread, {run.seconds:g} s of processor time and
-{run.gigabytes:g} GB of memory, and is not tried with more than {run.millions:g} million parameters.
-All together took {seconds / 60:.0f} minutes of processor time, the search for BatchNorm included.
-{run.versions}."""
+def _filled(text: str) -> str:
+    return fill(" ".join(text.split()), 100, break_long_words=False, break_on_hyphens=False)
 
 
 def _listed(sizes: Sequence[int]) -> str:

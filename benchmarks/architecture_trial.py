@@ -34,8 +34,9 @@ SIDES_TO_BUILD_FOR = (64, 96, 128)
 BATCH_SIZES = (4, 4)
 """Two batches of four samples each."""
 
-ATTRIBUTED = 64
-"""Models with at most so many BatchNorm layers are measured with own and inherited shift."""
+ATTRIBUTED_LAYERS, ATTRIBUTED_MILLIONS = 64, 12
+"""Models with at most so many BatchNorm layers and so many million parameters are measured with own
+and inherited shift, which takes about as long again."""
 
 RESIDUAL = 1e-5
 """The largest ESM of a recalibrated layer on the calibration data that is called rounding."""
@@ -52,6 +53,9 @@ def names_of(library: str) -> list[str]:
 def imported(library: str) -> Any:
     """The module of `library` that lists its models."""
     return importlib.import_module("timm" if library == "timm" else "torchvision.models")
+
+
+TOO_LARGE = "more parameters than allowed"
 
 
 class _UnfitError(Exception):
@@ -83,8 +87,7 @@ def try_architecture(
     if not outcome.bn_layers:
         return outcome
     if outcome.parameters > parameters:
-        large = f"more than {parameters / 1e6:g} million parameters"
-        return outcome.with_failure(Failure("build", large, limited=True))
+        return outcome.with_failure(Failure("build", TOO_LARGE, limited=True))
     tell(outcome, "build")
     try:
         model = _built(spec, None)
@@ -100,7 +103,8 @@ def try_architecture(
         reached=len(running.reached),
         side=running.side,
         built_for=running.built_for,
-        attributed=outcome.bn_layers <= ATTRIBUTED,
+        attributed=outcome.bn_layers <= ATTRIBUTED_LAYERS
+        and outcome.parameters <= ATTRIBUTED_MILLIONS * 1e6,
     )
     tell(outcome, "measure")
     try:

@@ -113,6 +113,7 @@ def try_all(run: Run, names: Sequence[str], workers: int) -> Iterator[Outcome]:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that workers are stopped as well
     args = _arguments()
     run = Run(
         args.library,
@@ -152,9 +153,16 @@ def _in_words(outcome: Outcome) -> str:
 
 
 def _command(args: argparse.Namespace) -> str:
-    only = "" if args.only == "*" else f" --only '{args.only}'"
-    library = "" if args.library == "timm" else f" --library {args.library}"
-    return f"python benchmarks/architectures.py{library}{only}"
+    """What makes the same page again: the options that decide what is on it."""
+    words = ["python benchmarks/architectures.py"]
+    if args.library != "timm":
+        words.append(f"--library {args.library}")
+    if args.only != "*":
+        words.append(f"--only '{args.only}'")
+    words.append(
+        f"--limit-seconds {args.limit_seconds:g} --limit-gigabytes {args.limit_gigabytes:g}"
+    )
+    return " ".join([*words, f"--limit-millions {args.limit_millions:g}"])
 
 
 def _arguments() -> argparse.Namespace:
