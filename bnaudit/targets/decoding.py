@@ -196,6 +196,15 @@ class DecodedOnDevice:
             )
 
 
+def decoded_on_gpu(target: DataTarget, device: torch.device) -> DataTarget:
+    """What `--decode gpu` makes of a target, in a run on `device`. InputError: as `decoded_on`."""
+    if device.type != "cuda":
+        raise InputError(
+            f"--decode gpu needs a CUDA device, and the run is on {device}: use --decode cpu"
+        )
+    return decoded_on(target, device, "--decode gpu")
+
+
 def decoded_on(target: DataTarget, device: torch.device, said: str) -> DataTarget:
     """The same data, decoded and transformed on `device`. `said`: what asks for it, for messages.
 
@@ -218,8 +227,8 @@ def jpeg_decoder(device: torch.device, said: str) -> Callable[[list[Tensor]], li
     InputError, which begins with `said`: it cannot, which is tried on a small one.
     """
     instead = "use --decode cpu"
-    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not cuda.is_available()):
-        raise InputError(f"{said} needs a CUDA device, and the run is on {device}: {instead}")
+    if device.type == "cuda" and not cuda.is_available():
+        raise InputError(f"{said}: there is no CUDA device here: {instead}")
     try:
         from torchvision.io import ImageReadMode, decode_jpeg
 

@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 
 from bnaudit.errors import InputError
 from bnaudit.targets.data import DataTarget, Loaded, SkipBad, open_data
-from bnaudit.targets.decoding import decoded_on
+from bnaudit.targets.decoding import decoded_on, decoded_on_gpu
 from bnaudit.targets.jpeg import is_plain_jpeg
 from bnaudit.targets.transforms import build_transform
 
@@ -193,11 +193,15 @@ def test_data_that_are_not_encoded_are_refused(tmp_path: Path) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_device_that_cannot_decode_is_refused_in_one_line(folder: Path) -> None:
     target = open_data(f"imagefolder:{folder}", {}, None)
-    with pytest.raises(
-        InputError, match=r"needs a CUDA device, and the run is on cuda.*cpu"
-    ) as caught:
+    with pytest.raises(InputError, match=r"there is no CUDA device here.*cpu") as caught:
         decoded_on(target, torch.device("cuda"), "--decode gpu")
     assert "\n" not in str(caught.value)
+
+
+def test_a_run_on_the_cpu_decodes_there(folder: Path) -> None:
+    target = open_data(f"imagefolder:{folder}", {}, None)
+    with pytest.raises(InputError, match="needs a CUDA device, and the run is on cpu"):
+        decoded_on_gpu(target, CPU)
 
 
 def test_files_travel_to_spawned_processes(folder: Path) -> None:
