@@ -75,7 +75,7 @@ def test_the_advice_is_about_what_bounds_the_run(
     [(0.42, "0.4 s"), (9.96, "10 s"), (599, "599 s"), (4000, "67 min"), (50_000, "13.9 h")],
 )
 def test_the_time_is_said_in_the_unit_that_suits_it(seconds: float, said: str) -> None:
-    assert f" of {said};" in bound(one(Spent(data=seconds)), "cpu", "float32")
+    assert f" of {said};" in bound(one(Spent(data=seconds)), "cpu", "float32") + ";"
 
 
 def test_ranks_that_are_alike_are_told_by_their_mean() -> None:
