@@ -99,6 +99,7 @@ def domains(
     dtype: options.Dtype = None,
     channels_last: options.ChannelsLast = None,
     workers: options.Workers = None,
+    decode: options.Decode = None,
     seed: options.Seed = None,
     forward: options.Forward = None,
     task: options.Task = None,

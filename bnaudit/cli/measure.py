@@ -51,6 +51,7 @@ def measure(
     dtype: options.Dtype = None,
     channels_last: options.ChannelsLast = None,
     workers: options.Workers = None,
+    decode: options.Decode = None,
     rank_timeout: options.RankTimeout = None,
     seed: options.Seed = None,
     forward: options.Forward = None,

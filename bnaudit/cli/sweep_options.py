@@ -45,6 +45,7 @@ def running(
     dtype: options.Dtype = None,
     channels_last: options.ChannelsLast = None,
     workers: options.Workers = None,
+    decode: options.Decode = None,
     seed: options.Seed = None,
     forward: options.Forward = None,
     task: options.Task = None,

@@ -12,7 +12,10 @@ from bnaudit.errors import InputError
 NAME_SCHEMES = ("torchvision", "timm")
 """Of specs of the form `scheme:rest`: those whose rest is a name."""
 
-PATH_SCHEMES = ("hf", "imagefolder", "cifar10", "npz", "tar", "parquet")
+PATTERN_SCHEMES = ("tar", "parquet")
+"""Those whose rest is a pattern of paths, or several with `::` between them."""
+
+PATH_SCHEMES = ("hf", "imagefolder", "cifar10", "npz", *PATTERN_SCHEMES)
 """Those whose rest is a path."""
 
 SCHEMES = NAME_SCHEMES + PATH_SCHEMES
@@ -72,6 +75,8 @@ def _path(text: str, folder: Path) -> str:
 
 def _spec(spec: str, folder: Path) -> str:
     scheme, _, rest = spec.partition(":")
+    if scheme in PATTERN_SCHEMES:
+        return f"{scheme}:{'::'.join(_path(pattern, folder) for pattern in rest.split('::'))}"
     if scheme in PATH_SCHEMES:
         return f"{scheme}:{_path(rest, folder)}"
     if scheme.endswith(".py"):

@@ -39,6 +39,7 @@ class Settings(BaseModel):
     samples: Positive | Literal["all"] | None = None  # None: the verb's own default
     seed: Count = 0
     workers: Count | Literal["auto"] = "auto"
+    decode: Literal["cpu", "gpu"] = "cpu"
     rank_timeout: Positive = 1800  # seconds
     skip_bad: Switch = False
     device: str = "auto"

@@ -21,9 +21,9 @@ WORTH_ADVICE = 5.0
 def bound(run: RunTime, device: str, dtype: str) -> str:
     """`bounded by data: data 71%, forward 20%, moments 7%, rest 2% of 41 s; more --workers …`.
 
-    `device` and `dtype` as a result tells them: the advice, for runs worth it, depends on them. On several ranks the
-    shares are means over ranks. Where one keeps the others waiting, the run is bounded by what
-    that one does.
+    `device` and `dtype` as a result tells them: the advice, for runs worth it, depends on them. On
+    several ranks the shares are means over ranks. Where one keeps the others waiting, the run is
+    bounded by what that one does.
     """
     shares = run.seconds.shares
     slowest = slowest_rank(run)

@@ -23,6 +23,7 @@ from bnaudit.errors import InputError
 from bnaudit.results import ModelInfo
 from bnaudit.results.state import State
 from bnaudit.targets.data import DataTarget, Transform, open_data
+from bnaudit.targets.decoding import decoded_on_gpu
 from bnaudit.targets.forward import build_compare, build_forward
 from bnaudit.targets.hugging_face import folder_of, no_weights
 from bnaudit.targets.loading import automatic_workers
@@ -230,6 +231,8 @@ def reader_for(
 
     `said`: how it was named, for messages.
     """
+    if settings.decode == "gpu":
+        target = decoded_on_gpu(target, conditions.device)
     if target.dataset is None:
         assert target.stream is not None
         ranks = conditions.ranks
@@ -249,4 +252,5 @@ def reader_for(
         pin_memory=conditions.device.type == "cuda",
         skip_bad=settings.skip_bad,
         ranks=conditions.ranks,
+        finish=target.finish,
     )

@@ -16,6 +16,7 @@ from bnaudit.engine.ranks import ALONE, Ranks
 from bnaudit.engine.stopwatch import timed
 from bnaudit.errors import InputError, one_line
 from bnaudit.stats.jackknife import deal, group_count
+from bnaudit.targets.loading import loaded_batches
 from bnaudit.targets.samples import Loaded, SkipBad
 from bnaudit.verbs.fingerprint import Fingerprint
 
@@ -91,7 +92,8 @@ class MapReader:
     Every batch and every group is then a random draw. `samples` None reads all. `part` limits what
     is drawn from to a stretch of the random order: readers of parts that do not overlap have no
     sample in common. Of several ranks each reads every so many-th batch: together they read what
-    one would, in the same batches and groups.
+    one would, in the same batches and groups. `finish` is given what each list of samples came to,
+    in this process (see `DataTarget`).
     """
 
     dataset: Dataset[Any]
@@ -105,6 +107,7 @@ class MapReader:
     part: tuple[float, float] = (0.0, 1.0)
     notes: list[str] = field(default_factory=list)
     ranks: Ranks = ALONE
+    finish: Callable[[Loaded], Loaded] | None = None
 
     def __post_init__(self) -> None:
         self.available: int | None = len(cast(Sized, self.dataset))
@@ -156,7 +159,9 @@ class MapReader:
             pin_memory=self.pin_memory,
             generator=torch.Generator("cpu").manual_seed(self.seed),
         )
-        for index, loaded in zip(indices, loader, strict=True):
+        for index, loaded in zip(indices, loaded_batches(loader), strict=True):
+            if self.finish is not None:
+                loaded = self.finish(loaded)
             first = index * size
             positions = self._kept(loaded, first)
             if loaded.batch is not None:
