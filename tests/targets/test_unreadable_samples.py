@@ -105,7 +105,8 @@ def test_images_of_different_sizes_ask_for_a_transform(
     (loaded,) = DataLoader(dataset, batch_size=2, collate_fn=SkipBad(), num_workers=workers)
     assert loaded.batch is None
     assert loaded.error == (
-        "images have different sizes (3×8×8, 3×9×8): give --transform, so that they come out alike"
+        "images have different sizes (3×8×8, 3×9×8): give --transform, so that they come out "
+        "alike, or --batch-size 1"
     )
 
 
