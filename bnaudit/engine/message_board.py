@@ -106,8 +106,8 @@ class MessageBoard:
         self._epoch, self._steps = self._epoch + 1, 0
         return found
 
-    def who_is_gone(self) -> BaseException:
-        """After a connection broke: what was posted, or which rank gives no sign of life."""
+    def who_is_gone(self, otherwise: str) -> BaseException:
+        """What was posted, or which rank gives no sign of life; where none is gone, `otherwise`."""
         try:
             before, start = self._beats(), time.monotonic()
             while time.monotonic() - start < GRACE:
@@ -118,7 +118,7 @@ class MessageBoard:
             return error
         gone = [rank for rank in range(self._size) if before[rank] == after[rank]]
         if not gone:
-            return RankError("the connection between the ranks broke: start the job again")
+            return RankError(otherwise)
         return RankError(
             f"{_ranks(gone)} no longer {'answers' if len(gone) == 1 else 'answer'}: killed, or out "
             "of memory? The launcher's output says more",

@@ -34,6 +34,10 @@ PADDED = 2**26
 """Bytes up to which what the ranks send is padded to one size: one collective instead of many."""
 
 
+BROKEN = "the connection between the ranks broke: start the job again"
+ENDED = "the launcher ended the job before its work was done"
+
+
 class Ranks(Protocol):
     """The ranks of a job, seen from one of them: `rank` of `size`."""
 
@@ -261,7 +265,7 @@ class _Together:
             work.wait()
             self._begun = None
         except RuntimeError as error:  # how gloo says that a connection is gone
-            gone = self._board.who_is_gone()
+            gone = self._board.who_is_gone(BROKEN)
             raise gone from error if isinstance(gone, RankError) else gone.__cause__
 
     # ---- errors
@@ -275,7 +279,8 @@ class _Together:
         except BaseException as error:
             if error is self._agreed:
                 raise
-            known = self._board.who_is_gone() if isinstance(error, Terminated) else error
+            ended = isinstance(error, Terminated)
+            known = self._board.who_is_gone(ENDED) if ended else error
             agreed = self._agreed = self._board.post(known)
             self._leave_group()
             self._refresh = lambda: None
