@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from torch.utils.data import TensorDataset
 import bnaudit
 import bnaudit.verbs.measure
 import bnaudit.verbs.recalibrate
+from bnaudit.config import Settings
 from bnaudit.engine import message_board
 from bnaudit.engine.conditions import ForwardError, OutOfMemoryError
 from bnaudit.engine.lockstep import OutOfOrderError
@@ -32,6 +34,8 @@ from bnaudit.engine.ranks import joined
 from bnaudit.errors import InputError, ModelError, RankError
 from bnaudit.findings.catalogue import all_rules
 from bnaudit.findings.policy import Policy
+from bnaudit.verbs.bars import no_bar
+from bnaudit.verbs.recalibrate_file import recalibrate_file
 
 all_rules()
 
@@ -227,7 +231,7 @@ def test_the_end_of_the_first_rank_and_with_it_of_the_store_ends_the_others() ->
 
 @pytest.mark.parametrize("hung", [0, 1])
 def test_a_rank_that_hangs_is_named_once_the_others_have_waited_long_enough(
-    hung: int, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+    hung: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bnaudit.verbs.measure, "joined", _impatient(4))
 
@@ -383,3 +387,56 @@ def test_groups_and_timeouts_of_the_users_own_stay_as_they_are() -> None:
 
     nine = timedelta(seconds=9)
     assert ended(3, work) == [(1.0, 2, nine, []), (1.0, 2, nine, []), (2.0, 1, nine, [])]
+
+
+NET = """
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+def model():
+    return nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Flatten(), nn.Linear(216, 4))
+
+def data(seed=1):
+    return TensorDataset(torch.rand(64, 3, 8, 8, generator=torch.Generator().manual_seed(seed)))
+"""
+
+
+def test_a_first_rank_that_is_killed_while_it_writes_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "net.py").write_text(NET)
+    names: dict[str, Any] = {}
+    exec(NET, names)  # ours
+    torch.save(names["model"]().state_dict(), tmp_path / "a.pt")
+    target = tmp_path / "b.pt"
+    target.write_bytes(b"as before")
+    settings = Settings(
+        checkpoint=tmp_path / "a.pt",
+        model=f"{tmp_path}/net.py:model",
+        data=f"{tmp_path}/net.py:data",
+        verify=f"{tmp_path}/net.py:data",
+        verify_arg={"seed": 2},
+        batch_size=16,
+        device="cpu",
+        workers=0,
+    )
+    monkeypatch.setattr("bnaudit.checkpoints.publish.flush_file", lambda path: send(signal.SIGKILL)())
+
+    def work(rank: int) -> Any:
+        with joined() as ranks:
+            recalibrate_file(
+                settings,
+                target,
+                dry_run=False,
+                force=True,
+                overwrite=True,
+                progress=no_bar,
+                say=lambda line: None,
+                ranks=ranks,
+            )
+
+    killed, error = ended(2, work)
+    assert killed == -signal.SIGKILL
+    assert isinstance(error, RankError)
+    assert target.read_bytes() == b"as before"
