@@ -51,7 +51,7 @@ def _non_finite(kind: type[NonFiniteError], text: str, layer: str, batch: int) -
 class RankError(BnauditError):
     """Of several ranks of one job, another one failed, is gone, or keeps this one waiting.
 
-    `gone`: the ranks that give no sign of life.
+    `gone`: the ranks that are not counted on any more: gone, absent or late.
     """
 
     def __init__(self, message: str, gone: tuple[int, ...] = ()) -> None:

@@ -49,7 +49,7 @@ ON_RANKS = ("measure", "recalibrate")
 
 FIRST_SPEAKS = 5.0
 """Seconds that other ranks leave the first one to say what is wrong with the command that all have:
-a launcher ends all as soon as one has ended."""
+a launcher ends all as soon as one has ended. Where they are still there, it is theirs alone."""
 
 app = typer.Typer(
     name="bnaudit",
@@ -139,7 +139,7 @@ def run() -> None:
             file=sys.stderr,
         )
         sys.exit(BUG)
-    if code == INTERRUPTED:
+    if code == INTERRUPTED and is_first():
         print("interrupted", file=sys.stderr)  # noqa: T201
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -154,6 +154,6 @@ def _fail(message: str, code: int) -> NoReturn:
 
     if not is_first():
         time.sleep(FIRST_SPEAKS)
-        sys.exit(code)
+        message = f"rank {rank_and_size()[0]}: {message}"
     print(f"error: {neutral(' '.join(message.split()))}", file=sys.stderr)  # noqa: T201
     sys.exit(code)

@@ -236,8 +236,10 @@ def recalibrate(
             say=partial(screen.say, messages),
             ranks=ranks,
         )
+    if not ranks.is_first:
+        return
     result: Recalibrated = outcome.result
-    if json and ranks.is_first:
+    if json:
         typer.echo(_document(outcome), nl=False)
     if not json or messages.is_terminal:
         from bnaudit.report.recalibration import print_recalibrated

@@ -17,7 +17,7 @@ from torch import Tensor
 from bnaudit.engine.batches import Batch
 from bnaudit.engine.books import Books, LayerRecord, Site, estimated_of, of_all_ranks
 from bnaudit.engine.layers import BNLayer, channels_first
-from bnaudit.engine.probe import settled
+from bnaudit.engine.probe import agree, settled
 from bnaudit.engine.ranks import Ranks
 from bnaudit.engine.stopwatch import doing
 from bnaudit.errors import NonFiniteError
@@ -146,7 +146,9 @@ class Collector:
             for books in self._books.values():
                 books.close()
             self._books.clear()
-            self.records = of_all_ranks(self.records, layers, ranks)
+            layers = list(layers)
+        agree(layers, ranks)
+        self.records = of_all_ranks(self.records, layers, ranks)
 
     def settle(self) -> None:
         """Merge what is still travelling. Raises `NonFiniteError`."""

@@ -38,7 +38,12 @@ class MessageBoard:
 
     def __init__(self, rank: int, size: int, timeout: float) -> None:
         store = distributed_c10d._get_default_store()
-        boards = store.add(f"bnaudit/boards of rank {rank}", 1)
+        try:
+            boards = store.add(f"bnaudit/boards of rank {rank}", 1)
+        except RuntimeError as error:
+            raise RankError(
+                f"the store that the ranks share does not answer: {one_line(error)}"
+            ) from error
         self._store = PrefixStore(f"bnaudit/{boards}", store)
         self._rank, self._size, self._timeout = rank, size, timeout
         self._epoch = 0
@@ -121,7 +126,7 @@ class MessageBoard:
             return RankError(otherwise)
         return RankError(
             f"{_ranks(gone)} no longer {'answers' if len(gone) == 1 else 'answer'}: killed, or out "
-            "of memory? The launcher's output says more",
+            "of memory? What its launcher (torchrun) prints says more",
             tuple(gone),
         )
 

@@ -29,11 +29,17 @@ class _Pickler(pickle.Pickler):
 
     def reducer_override(self, value: Any) -> Any:
         """How a value is pickled; NotImplemented: as ever."""
-        if type(value) is not Tensor or value.device.type != "cpu" or value.requires_grad:
+        if type(value) is not Tensor or value.requires_grad:
             return NotImplemented
+        if value.device.type != "cpu":
+            return _as_it_is, (value.cpu(),)  # the other rank may not have that device
         if value.dtype not in _KNOWN or value.layout is not torch.strided or value.is_conj():
             return NotImplemented
         return torch.from_numpy, (value.resolve_neg().numpy(),)
+
+
+def _as_it_is(value: Tensor) -> Tensor:
+    return value
 
 
 _KNOWN = {torch.float64, torch.float32, torch.float16, torch.uint8, torch.int8, torch.int16}

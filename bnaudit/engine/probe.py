@@ -6,14 +6,15 @@ first batch tells, once with its own statistics and once with others put in thei
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from bnaudit.engine.layers import BNLayer
+from bnaudit.engine.ranks import Ranks
 from bnaudit.engine.state import statistics
 
 USUAL_EPS = (1e-5, 1e-3, 1e-6, 1e-12, 0.0)
@@ -96,6 +97,43 @@ def settled(layer: BNLayer, forward: Callable[[Tensor], Any], x: Any) -> bool:
     layer.channel_axis = found.channel_axis
     layer.verified = True
     return True
+
+
+@dataclass(frozen=True)
+class _Settled:
+    """What a layer's first input told of it."""
+
+    verified: bool
+    note: str | None
+    eps: float | None
+    eps_source: Literal["module", "probed"]
+    channel_axis: int
+    gamma: Tensor | None
+
+
+def agree(layers: Iterable[BNLayer], ranks: Ranks) -> None:
+    """From here on the layers are on every rank what they are on the first that settled them.
+
+    A rank may have no batch, or none that reaches a layer.
+    """
+    if ranks.size == 1:
+        return
+    by_name = {layer.name: layer for layer in layers}
+    own = {
+        name: _Settled(
+            *(layer.verified, layer.note, layer.eps, layer.eps_source, layer.channel_axis),
+            layer.probed_gamma,
+        )
+        for name, layer in by_name.items()
+        if layer.verified or layer.note is not None
+    }
+    for theirs in reversed(ranks.gather(own)):
+        for name, settled_there in theirs.items():
+            layer = by_name[name]
+            layer.verified, layer.note = settled_there.verified, settled_there.note
+            layer.eps, layer.eps_source = settled_there.eps, settled_there.eps_source
+            layer.channel_axis = settled_there.channel_axis
+            layer.probed_gamma = settled_there.gamma
 
 
 def _slope(x: Tensor, y: Tensor) -> Tensor:

@@ -63,6 +63,9 @@ class Ranks(Protocol):
     def from_first(self, make: Callable[[], T]) -> T:
         """What `make` gives on the first rank, on all of them; it runs nowhere else."""
 
+    def first_of(self, value: T | None) -> T | None:
+        """The value of the first rank that has one, on all of them."""
+
     def as_one(self) -> AbstractContextManager[None]:
         """What is raised inside on one rank is raised on all; none leaves before all are through.
 
@@ -100,6 +103,10 @@ class Alone:
     def from_first(self, make: Callable[[], T]) -> T:
         """Its own."""
         return make()
+
+    def first_of(self, value: T | None) -> T | None:
+        """Its own."""
+        return value
 
     def as_one(self) -> AbstractContextManager[None]:
         """Nobody else."""
@@ -230,10 +237,19 @@ class _Together:
     def from_first(self, make: Callable[[], T]) -> T:
         """The others wait."""
         with self.as_one():
-            own = pack(make()) if self.is_first else torch.zeros(0, dtype=torch.uint8)
-            size = torch.tensor([own.numel()], dtype=torch.int64, device="cpu")
-            self._run(lambda group: dist.broadcast(size, 0, group=group, async_op=True))
-            return unpack(self._broadcast(own, 0, int(size)))  # type: ignore[no-any-return]
+            return self._sent(0, make)
+
+    def first_of(self, value: T | None) -> T | None:
+        """Sent by that rank alone."""
+        rank = next((r for r, has in enumerate(self.gather(value is not None)) if has), None)
+        return None if rank is None else self._sent(rank, lambda: value)
+
+    def _sent(self, rank: int, make: Callable[[], T]) -> T:
+        nothing = torch.zeros(0, dtype=torch.uint8, device="cpu")
+        own = pack(make()) if rank == self.rank else nothing
+        size = torch.tensor([own.numel()], dtype=torch.int64, device="cpu")
+        self._run(lambda group: dist.broadcast(size, rank, group=group, async_op=True))
+        return unpack(self._broadcast(own, rank, int(size)))  # type: ignore[no-any-return]
 
     def _all_gather(self, values: Tensor) -> list[Tensor]:
         found = [torch.empty_like(values) for _ in range(self.size)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -75,6 +76,7 @@ def _settle(work: Calibration, targets: list[BNLayer], result: Result) -> None:
             sweeps += 1
             found = _sweep(work, calls, applied)
             residual = _residual(work, found)
+            residual = work.ranks.from_first(partial(float, residual))
             stale = 0 if residual < 0.9 * best else stale + 1
             if residual < best or not populations:
                 best, populations = residual, found

@@ -135,7 +135,9 @@ def open_parquet(
     files = [_described(file, args, said) for file in shard_files(pattern, said=said)]
     rows = sum(sum(file.rows) for file in files)
     if rows == 0:
-        raise InputError(f"{said}: its {len(files)} files have no rows")
+        raise InputError(
+            f"{said}: not one row in {len(files)} Parquet file{'s' if files[1:] else ''}"
+        )
     labels = _labels(files, said)
     classes = files[0].columns.classes if labels is not None else None
     groups = kept(sum(file.image_bytes for file in files))

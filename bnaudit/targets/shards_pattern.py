@@ -58,7 +58,7 @@ def _why(missing: list[str], names: int) -> str:
     if glob.has_magic(str(first)):
         return f"no file matches {first}"
     if first.is_dir():
-        return f"{first} is a folder: name the files in it, as {first}/*.tar or {first}/*.parquet"
+        return f"{first} is a folder: name the files in it, such as {first}/*"
     there = f"{len(missing)} of its {names} files are missing; the first is" if names > 1 else ""
     siblings = [path.name for path in first.parent.glob(f"*{first.suffix}")]
     hint = did_you_mean(first.name, islice(siblings, 1000)) if not there else ""

@@ -145,7 +145,7 @@ def _check_plain(opened: BinaryIO, file: Path, said: str) -> None:
         if start.startswith(magic):
             raise InputError(
                 f"{said}: {file} is compressed ({kind}), and what is in it can only be read from "
-                f"its start: decompress it with `{command} {file}`; images do not get smaller so"
+                f"its start: decompress it with `{command} {file}`; images were small already"
             )
 
 

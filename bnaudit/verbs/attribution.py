@@ -230,7 +230,8 @@ class _Work:
     def run(self, audit: Audit, found: Attribution, bar: Bar) -> Audit:
         """Both parts of every layer, then the search."""
         ranks = self.conditions.ranks
-        first = ranks.from_first(lambda: self.batches[0])
+        first = ranks.first_of(next(iter(self.batches), None))
+        assert first is not None  # of no samples nothing would be audited
         trial = try_out(self.model, self.layers, first, self.conditions)
         trial = ranks.from_first(lambda: trial)
         note = self._fit(trial, first)

@@ -98,7 +98,11 @@ def make_plan(subject: Subject, reader: Reader, choice: Choice, say: Callable[[s
     """
     conditions, ranks = subject.conditions, reader.ranks
     stream = None if isinstance(reader, MapReader) else _pooled(reader)
-    first = ranks.from_first(lambda: _first(reader, stream))
+    with ranks.as_one():
+        own = next(iter(reader), None) if stream is None else next(iter(stream), None)
+    first = ranks.first_of(own)
+    if first is None:
+        raise InputError("the data gave no batch: nothing to calibrate on")
     samples = _samples(reader, stream)
     trial = try_out(subject.model, subject.layers, first, conditions)
     trial = ranks.from_first(lambda: trial)
@@ -106,12 +110,13 @@ def make_plan(subject: Subject, reader: Reader, choice: Choice, say: Callable[[s
     if method == "exact":
         share = largest_share(reader, stream, samples)
         memory = memory_estimate(trial, first, share, conditions, choice.max_memory)
+        memory = min(ranks.gather(memory), key=lambda one: one.limit - one.needed)
         fitting = fitting_samples(memory, trial, first)
         fitting = min(ranks.gather(min(fitting, _fitting_host(first, share, ranks))))
         needs = _needs(memory, share)
         if fitting >= share:
             say(f"exact: {needs}")
-        elif choice.all_samples or fitting < first.size:
+        elif choice.all_samples or fitting < _fewest(reader, first):
             notes.append(f"{needs}: too much, so layer by layer instead")
             method, memory = "sequential", None
         else:
@@ -130,11 +135,11 @@ def make_plan(subject: Subject, reader: Reader, choice: Choice, say: Callable[[s
     return Plan(method, trial, batches, reader, memory, tuple(notes), labelled)
 
 
-def _first(reader: Reader, stream: list[Batch] | None) -> Batch:
-    first = next(iter(reader), None) if stream is None else next(iter(stream), None)
-    if first is None:
-        raise InputError("the data gave no batch: nothing to calibrate on")
-    return first
+def _fewest(reader: Reader, first: Batch) -> int:
+    """The fewest samples that a rank can be left with: several ranks have whole batches."""
+    if isinstance(reader, MapReader) and reader.ranks.size > 1:
+        return reader.batch_size
+    return first.size
 
 
 def _samples(reader: Reader, stream: list[Batch] | None) -> int:

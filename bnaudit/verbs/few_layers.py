@@ -112,7 +112,8 @@ class Search:
                 for batch in batches:
                     moved = self.conditions.moved(batch)
                     distance.add(batch, self.conditions.run(self.model, moved, batch))
-            return distance.result(ranks)
+            found = distance.result(ranks)
+            return ranks.from_first(lambda: found)
 
         start = left(0)
         if start is None:

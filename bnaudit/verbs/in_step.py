@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bnaudit.engine.batches import Batch
 from bnaudit.engine.books import estimated_of
 from bnaudit.engine.conditions import Subject
-from bnaudit.engine.layers import BNLayer, find_layers
+from bnaudit.engine.layers import BNLayer
 from bnaudit.engine.population import Statistics
 from bnaudit.engine.ranks import Ranks
 from bnaudit.engine.state import Applied
@@ -36,18 +36,10 @@ def in_step(subject: Subject) -> Iterator[None]:
         yield
 
 
-def level(model: nn.Module, ranks: Ranks) -> None:
-    """Write the first rank's estimates into the layers of all ranks."""
-    if ranks.size == 1:
-        return
-    with torch.no_grad():
-        for layer, statistics in of_first_rank(find_layers(model), ranks).items():
-            for buffer, values in zip(layer.estimated, statistics, strict=True):
-                buffer.copy_(values)
-
-
 def of_first_rank(layers: Iterable[BNLayer], ranks: Ranks) -> dict[BNLayer, Statistics]:
-    """The first rank's estimates of all layers that have any."""
+    """The first rank's estimates of all layers that have any; nothing where there is one rank."""
+    if ranks.size == 1:
+        return {}
     own = {layer.name: layer for layer in layers if layer.role == "estimated"}
     theirs = ranks.from_first(lambda: {name: estimated_of(layer) for name, layer in own.items()})
     return {own[name]: statistics for name, statistics in theirs.items()}
@@ -59,14 +51,19 @@ def _check_same(subject: Subject, ranks: Ranks) -> None:
         id(buffer) for layer in subject.layers for buffer in layer.module.buffers(recurse=False)
     }
     state = subject.model.state_dict(keep_vars=True)
-    own = {name: _digest(t) for name, t in state.items() if id(t) not in estimates}
-    for rank, theirs in enumerate(ranks.gather(own)):
-        names = [name for name in {**own, **theirs} if own.get(name) != theirs.get(name)]
+    own = {
+        name: _digest(t)
+        for name, t in state.items()
+        if isinstance(t, Tensor) and id(t) not in estimates
+    }
+    first, *others = ranks.gather(own)
+    for rank, theirs in enumerate(others, start=1):
+        names = [name for name in {**first, **theirs} if first.get(name) != theirs.get(name)]
         if names:
             raise ModelError(
-                f"ranks {ranks.rank} and {rank} do not have the same model: {names[0]} differs"
+                f"ranks 0 and {rank} do not have the same model: {names[0]} differs"
                 f"{f', and {len(names) - 1} more' if names[1:] else ''}; load one checkpoint on "
-                "all, or seed what builds the weights"
+                "all, or call torch.manual_seed where the model is built"
             )
 
 

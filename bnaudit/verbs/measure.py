@@ -10,19 +10,17 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from bnaudit.config.defaults import BATCH_SIZE, SAMPLES
-from bnaudit.engine.batches import default_forward
-from bnaudit.engine.conditions import Conditions, Subject
+from bnaudit.engine.conditions import Subject
 from bnaudit.engine.layers import find_layers
-from bnaudit.engine.ranks import joined
+from bnaudit.engine.ranks import TIMEOUT, joined
 from bnaudit.engine.wrappers import unwrap
-from bnaudit.errors import InputError
 from bnaudit.findings.policy import DEFAULT, Policy
 from bnaudit.results import Audit, ModelInfo
 from bnaudit.verbs import attribution
 from bnaudit.verbs.bars import Bar, no_bar
-from bnaudit.verbs.devices import device_of, usable_device
 from bnaudit.verbs.in_step import in_step
 from bnaudit.verbs.measurement import measure_with
+from bnaudit.verbs.running import conditions_for
 from bnaudit.verbs.samples import check_positive
 from bnaudit.verbs.sources import Source, reader_of
 
@@ -30,15 +28,6 @@ DEFAULT_BATCH_SIZE = BATCH_SIZE
 
 DEFAULT_SAMPLES = SAMPLES
 """How many samples the command line draws unless told otherwise."""
-
-_AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def autocast(dtype: str) -> torch.dtype | None:
-    """The dtype of autocast by its name on the command line; None for float32."""
-    if dtype not in _AUTOCAST:
-        raise InputError(f"dtype is {dtype!r}: give one of {', '.join(_AUTOCAST)}")
-    return _AUTOCAST[dtype]
 
 
 def measure(
@@ -61,6 +50,7 @@ def measure(
     policy: Policy = DEFAULT,
     progress: Bar | None = None,
     ranks: Literal["all", "alone"] = "all",
+    rank_timeout: float = TIMEOUT,
 ) -> Audit:
     """Measure every BatchNorm layer of `model` on `data`, and leave the model as it was.
 
@@ -88,8 +78,10 @@ def measure(
         policy: which findings are wanted, and their thresholds (`bnaudit.Policy`).
         progress: called as progress(what, total, unit), gives a context of `advance(done)`.
         ranks: where torch.distributed is initialised, "all" of its ranks call this and share the
-            work: a Dataset or a DataLoader over one is dealt to them, other iterables are each
-            rank's own part. Every rank gets the same Audit. "alone": this process does it all.
+            work: a Dataset, or a DataLoader over one, is dealt to them in a seeded random order;
+            other iterables are each rank's own part. Every rank gets the same Audit. "alone": this
+            process does it all.
+        rank_timeout: seconds that a rank waits for the others.
 
     Returns:
         The Audit: `audit.findings`, `audit.layers`, `audit.network`, `audit.to_frame()`; shifts in
@@ -105,22 +97,12 @@ def measure(
         >>> audit = bnaudit.measure(model, loader)  # doctest: +SKIP
         >>> audit.to_frame()[["name", "total_shift", "batch_noise"]]  # doctest: +SKIP
     """
-    check_positive("train_batch_size", train_batch_size)
-    check_positive("batch_size", batch_size)
     inner = unwrap(model)
-    target = usable_device(device, "device") if device is not None else None
-    where = target or device_of(inner)
-    size = pass_batch_size(batch_size, train_batch_size)
-    with joined(ranks) as together:
-        conditions = Conditions(
-            forward or default_forward,
-            where,
-            target,
-            autocast(dtype),
-            channels_last,
-            seed,
-            together,
-        )
+    with joined(ranks, rank_timeout) as together:
+        check_positive("train_batch_size", train_batch_size)
+        check_positive("batch_size", batch_size)
+        conditions = conditions_for(inner, forward, device, dtype, channels_last, seed, together)
+        where, size = conditions.device, pass_batch_size(batch_size, train_batch_size)
         reader = reader_of(data, size, samples, seed, workers, where, together)
         train = None
         if train_data is not None:

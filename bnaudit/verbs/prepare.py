@@ -31,8 +31,9 @@ from bnaudit.targets.models import build_model
 from bnaudit.targets.transforms import build_transform
 from bnaudit.verbs.devices import usable_device
 from bnaudit.verbs.folder_weights import load_folder_weights
-from bnaudit.verbs.measure import DEFAULT_BATCH_SIZE, autocast, pass_batch_size
+from bnaudit.verbs.measure import DEFAULT_BATCH_SIZE, pass_batch_size
 from bnaudit.verbs.model_folder import completed
+from bnaudit.verbs.running import autocast
 from bnaudit.verbs.samples import MapReader, Reader, StreamReader
 from bnaudit.verbs.sources import Source
 from bnaudit.verbs.weights import Weights

@@ -10,20 +10,19 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from bnaudit.config.defaults import CALIBRATION_SAMPLES
-from bnaudit.engine.batches import default_forward
-from bnaudit.engine.conditions import Conditions
+from bnaudit.engine.layers import find_layers
 from bnaudit.engine.memory import parse_size
-from bnaudit.engine.ranks import joined
+from bnaudit.engine.ranks import TIMEOUT, joined
 from bnaudit.engine.wrappers import unwrap
 from bnaudit.errors import InputError
 from bnaudit.findings.policy import DEFAULT, Policy
 from bnaudit.results import Method, ModelInfo
 from bnaudit.verbs.bars import Bar, no_bar
 from bnaudit.verbs.calibration import Choice
-from bnaudit.verbs.devices import device_of, usable_device
-from bnaudit.verbs.in_step import level
-from bnaudit.verbs.measure import DEFAULT_BATCH_SIZE, autocast
+from bnaudit.verbs.in_step import of_first_rank
+from bnaudit.verbs.measure import DEFAULT_BATCH_SIZE
 from bnaudit.verbs.recalibration import Limits, Recalibration, recalibrate_with
+from bnaudit.verbs.running import conditions_for
 from bnaudit.verbs.samples import check_positive
 from bnaudit.verbs.sources import Source, reader_of
 
@@ -60,6 +59,7 @@ def recalibrate(
     progress: Bar | None = None,
     say: Callable[[str], None] | None = None,
     ranks: Literal["all", "alone"] = "all",
+    rank_timeout: float = TIMEOUT,
 ) -> Recalibration:
     """Recalibrate the BatchNorm statistics of `model` on `data`, and verify them.
 
@@ -91,8 +91,8 @@ def recalibrate(
         policy: whether wrong preprocessing (BN301) is looked for, and its thresholds.
         progress: called as progress(what, total, unit), gives a context of `advance(done)`.
         say: called with a line about what is going on.
-        ranks: as for `measure`. Where the statistics are accepted, all ranks have the same ones
-            in every layer afterwards: those that did not change are the first rank's.
+        ranks, rank_timeout: as for `measure`. Where the statistics are accepted, all ranks have
+            the same ones in every layer: those that did not change are the first rank's.
 
     Returns:
         The Recalibration: `result.report`, `result.decision`, `result.applied`, `result.revert()`.
@@ -107,29 +107,15 @@ def recalibrate(
         >>> result = bnaudit.recalibrate(model, loader, verify=heldout)  # doctest: +SKIP
         >>> result.decision.sentence, result.applied  # doctest: +SKIP
     """
-    _check_arguments(method, momentum, prior, above, max_memory, max_loss)
-    check_positive("batch_size", batch_size)
-    if verify is not None and verify_split is not None:
-        raise InputError("give verify or verify_split, not both")
-    if verify is data:
-        raise InputError("verify is the calibration data: give others, or verify_split")
-    if verify_samples is not None and verify is None and verify_split is None:
-        raise InputError("verify_samples needs verify or verify_split")
-    limit = parse_size(str(max_memory), "max_memory") if max_memory is not None else None
-    patterns = (layers,) if isinstance(layers, str) else tuple(layers)
     inner = unwrap(model)
-    target = usable_device(device, "device") if device is not None else None
-    where = target or device_of(inner)
-    with joined(ranks) as together:
-        conditions = Conditions(
-            forward or default_forward,
-            where,
-            target,
-            autocast(dtype),
-            channels_last,
-            seed,
-            together,
-        )
+    with joined(ranks, rank_timeout) as together:
+        _check_arguments(method, momentum, prior, above, max_memory, max_loss)
+        check_positive("batch_size", batch_size)
+        _check_verification(data, verify, verify_split, verify_samples)
+        limit = parse_size(str(max_memory), "max_memory") if max_memory is not None else None
+        patterns = (layers,) if isinstance(layers, str) else tuple(layers)
+        conditions = conditions_for(inner, forward, device, dtype, channels_last, seed, together)
+        where = conditions.device
         made = reader_of(data, batch_size, samples, seed, workers, where, together)
         calibration, verification = Source(made, f"{type(data).__name__} object"), None
         if verify is not None:
@@ -150,9 +136,20 @@ def recalibrate(
             say=say if say is not None and together.is_first else _say_nothing,
         )
         if result.decision.use:
-            level(inner, together)
-            result.apply()
+            result.apply(of_first_rank(find_layers(inner), together))
     return result
+
+
+def _check_verification(
+    data: object, verify: object, verify_split: float | None, verify_samples: int | None
+) -> None:
+    """Raises `InputError` for what excludes each other."""
+    if verify is not None and verify_split is not None:
+        raise InputError("give verify or verify_split, not both")
+    if verify is data:
+        raise InputError("verify is the calibration data: give others, or verify_split")
+    if verify_samples is not None and verify is None and verify_split is None:
+        raise InputError("verify_samples needs verify or verify_split")
 
 
 def _check_arguments(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bnaudit.engine.conditions import Conditions, ForwardError, Subject
 from bnaudit.engine.layers import BNLayer, find_layers
@@ -52,7 +52,7 @@ class Recalibration:
     statistics: dict[str, Statistics]
     applied: bool = False
     _layers: dict[str, BNLayer] = field(default_factory=dict, repr=False)
-    _before: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+    _before: dict[BNLayer, Statistics] = field(default_factory=dict, repr=False)
 
     @property
     def decision(self) -> Decision:
@@ -63,32 +63,36 @@ class Recalibration:
         """One row a layer."""
         return self.report.to_frame()
 
-    def apply(self) -> None:
-        """Write the new statistics into the model's own buffers."""
+    def apply(self, others: Mapping[BNLayer, Statistics] | None = None) -> None:
+        """Write the new statistics into the model's own buffers.
+
+        `others`: what layers that did not change get, on a rank whose own are not the first one's.
+        """
         if self.applied:
             return
+        statistics = dict(others or {})
+        statistics |= {self._layers[name]: pair for name, pair in self.statistics.items()}
         self._before = {
-            name: (layer.estimated[0].clone(), layer.estimated[1].clone())
-            for name, layer in self._layers.items()
+            layer: (layer.estimated[0].clone(), layer.estimated[1].clone()) for layer in statistics
         }
-        self._write(self.statistics)
+        _write(statistics)
         self.applied = True
 
     def revert(self) -> None:
-        """Write the old statistics back, bit for bit."""
+        """Write back, bit for bit, what `apply` replaced."""
         if self.applied:
-            self._write(self._before)
+            _write(self._before)
             self.applied = False
-
-    def _write(self, statistics: dict[str, tuple[Tensor, Tensor]]) -> None:
-        with torch.no_grad():
-            for name, (mean, var) in statistics.items():
-                running_mean, running_var = self._layers[name].estimated
-                running_mean.copy_(mean)
-                running_var.copy_(var)
 
     def __repr__(self) -> str:
         return repr(self.report)
+
+
+def _write(statistics: Mapping[BNLayer, Statistics]) -> None:
+    with torch.no_grad():
+        for layer, values in statistics.items():
+            for buffer, new in zip(layer.estimated, values, strict=True):
+                buffer.copy_(new)
 
 
 @dataclass(frozen=True)
@@ -238,6 +242,7 @@ def _calibrate(
         rule.forget()
         with ranks.as_one():
             with progress(f"recalibrating ({plan.method})", *_steps(plan, chosen)) as advance:
+                advance = advance if plan.by_layer else ranks.shared(advance)
                 found = calibrate(subject, chosen, plan, rule, choice, advance)
             return plan, found, _check(subject, plan, found, progress)
 

@@ -143,7 +143,7 @@ def data_info(
         source=source,
         samples=samples,
         available=reader.available,
-        batch_size=reader.pass_batch_size,
+        batch_size=reader.ranks.first_of(reader.pass_batch_size),
         seed=reader.order_seed,
         groups=int(reader.final_groups(samples).max()) + 1,
         fingerprint=reader.fingerprint(),

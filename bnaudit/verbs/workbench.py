@@ -12,7 +12,6 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from bnaudit.config import Settings
-from bnaudit.engine.batches import default_forward
 from bnaudit.engine.conditions import Conditions, Subject
 from bnaudit.engine.layers import find_layers
 from bnaudit.engine.outputs import Task
@@ -22,11 +21,11 @@ from bnaudit.findings.policy import DEFAULT, Policy
 from bnaudit.results import ModelInfo, Request
 from bnaudit.verbs.bars import Bar, no_bar
 from bnaudit.verbs.circumstances import about
-from bnaudit.verbs.devices import device_of, usable_device
-from bnaudit.verbs.measure import DEFAULT_BATCH_SIZE, autocast
+from bnaudit.verbs.measure import DEFAULT_BATCH_SIZE
 from bnaudit.verbs.policy import policy_of
 from bnaudit.verbs.prepare import prepare
 from bnaudit.verbs.request import request_of
+from bnaudit.verbs.running import conditions_for
 from bnaudit.verbs.samples import check_positive
 from bnaudit.verbs.sources import Source, reader_of
 from bnaudit.verbs.weights import Weights
@@ -111,13 +110,11 @@ def any_workbench(
     """The same, also of a model without BatchNorm layers."""
     policy = options.get("policy", DEFAULT).checked()
     inner = unwrap(model)
-    device = options.get("device")
-    target = usable_device(device, "device") if device is not None else None
-    conditions = Conditions(
-        options.get("forward") or default_forward,
-        target or device_of(inner),
-        target,
-        autocast(options.get("dtype", "float32")),
+    conditions = conditions_for(
+        inner,
+        options.get("forward"),
+        options.get("device"),
+        options.get("dtype", "float32"),
         options.get("channels_last", False),
         options.get("seed", 0),
     )

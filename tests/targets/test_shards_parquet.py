@@ -215,7 +215,7 @@ def test_what_is_no_parquet_or_empty_is_refused_in_one_line(tmp_path: Path) -> N
     for pattern, said in [
         ("text.parquet", "cannot be read as Parquet"),
         ("cut.parquet", "cannot be read as Parquet"),
-        ("empty.parquet", "its 1 files have no rows"),
+        ("empty.parquet", "not one row in 1 Parquet file"),
         ("no-*.parquet", "no file matches"),
         ("{whole,unlabelled}.parquet", "unlabelled.parquet has no label column, which others have"),
     ]:
