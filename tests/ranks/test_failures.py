@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -231,13 +230,11 @@ def test_the_end_of_the_first_rank_and_with_it_of_the_store_ends_the_others() ->
 
 @pytest.mark.parametrize("hung", [0, 1])
 def test_a_rank_that_hangs_is_named_once_the_others_have_waited_long_enough(
-    hung: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hung: int, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(bnaudit.verbs.measure, "joined", _impatient(4))
-
     def work(rank: int) -> Any:
         try:
-            measure(Watched(3, send(signal.SIGSTOP) if rank == hung else nothing))
+            measure(Watched(3, send(signal.SIGSTOP) if rank == hung else nothing), rank_timeout=4)
         except RankError as error:
             start = time.monotonic()
             dist.destroy_process_group()
@@ -259,21 +256,13 @@ def test_a_rank_that_hangs_is_named_once_the_others_have_waited_long_enough(
         assert float((tmp_path / f"{rank}.took").read_text()) < 5
 
 
-def _impatient(seconds: float) -> Any:
-    return partial(joined, timeout=seconds)
-
-
-def test_a_call_on_one_rank_only_says_that_all_have_to_make_it_or_one_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(bnaudit.verbs.measure, "joined", _impatient(2))
-
+def test_a_call_on_one_rank_only_says_that_all_have_to_make_it_or_one_alone() -> None:
     def work(rank: int) -> Any:
         if rank == 0:
             alone = measure(network(), ranks="alone")
             assert alone.data is not None
             assert alone.data.samples == 64
-            measure(network())
+            measure(network(), rank_timeout=2)
         time.sleep(5)
 
     error, other = ended(2, work)
@@ -421,7 +410,9 @@ def test_a_first_rank_that_is_killed_while_it_writes_leaves_the_old_file(
         device="cpu",
         workers=0,
     )
-    monkeypatch.setattr("bnaudit.checkpoints.publish.flush_file", lambda path: send(signal.SIGKILL)())
+    monkeypatch.setattr(
+        "bnaudit.checkpoints.publish.flush_file", lambda path: send(signal.SIGKILL)()
+    )
 
     def work(rank: int) -> Any:
         with joined() as ranks:
