@@ -18,8 +18,8 @@ from bnaudit.stats.moments import Moments
 from bnaudit.verbs.calibration import Batches
 from bnaudit.verbs.exact_statistics import ExactStatistics
 from bnaudit.verbs.figures import estimate_of, noise_floor
-from bnaudit.verbs.samples import StreamReader
 from bnaudit.verbs.sources import Source
+from bnaudit.verbs.streams import StreamReader
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,9 @@ from bnaudit.verbs.folder_weights import load_folder_weights
 from bnaudit.verbs.measure import DEFAULT_BATCH_SIZE, pass_batch_size
 from bnaudit.verbs.model_folder import completed
 from bnaudit.verbs.running import autocast
-from bnaudit.verbs.samples import MapReader, Reader, StreamReader
+from bnaudit.verbs.samples import MapReader, Reader
 from bnaudit.verbs.sources import Source
+from bnaudit.verbs.streams import StreamReader
 from bnaudit.verbs.weights import Weights
 
 _NAME_IT = (

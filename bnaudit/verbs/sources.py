@@ -16,7 +16,8 @@ from bnaudit.errors import InputError
 from bnaudit.results import DataInfo
 from bnaudit.targets.data import chosen_samples
 from bnaudit.targets.samples import Readable
-from bnaudit.verbs.samples import MapReader, Reader, StreamReader, told
+from bnaudit.verbs.samples import MapReader, Reader
+from bnaudit.verbs.streams import StreamReader, told
 
 
 def reader_of(

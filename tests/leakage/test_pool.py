@@ -11,7 +11,8 @@ from torch.utils.data import Dataset
 from bnaudit.errors import InputError
 from bnaudit.targets.samples import BadSample
 from bnaudit.verbs.leakage_pool import read_pool
-from bnaudit.verbs.samples import MapReader, StreamReader
+from bnaudit.verbs.samples import MapReader
+from bnaudit.verbs.streams import StreamReader
 
 
 def pairs(sizes: list[int]) -> list[list[Tensor]]:
