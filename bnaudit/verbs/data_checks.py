@@ -18,9 +18,9 @@ from bnaudit.results import Audit, BatchOrder, Change, DataChecks, PaddedLayer, 
 from bnaudit.stats.batch_order import between_batches
 from bnaudit.stats.moments import Moments
 from bnaudit.stats.roots import jackknife_change
-from bnaudit.verbs.attribution import Kept
 from bnaudit.verbs.few_layers import groups_of
 from bnaudit.verbs.figures import shift_estimates
+from bnaudit.verbs.kept import Kept
 
 CHECKED_SAMPLES = 128
 """So many samples tell about padding: their inputs are looked at position by position."""

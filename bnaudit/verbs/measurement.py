@@ -31,6 +31,7 @@ from bnaudit.verbs.bars import Bar
 from bnaudit.verbs.circumstances import about
 from bnaudit.verbs.data_checks import CHECKED_SAMPLES, ORDER_SAMPLES, check_data
 from bnaudit.verbs.figures import audit_layer, channel_table, describe_layer
+from bnaudit.verbs.kept import Kept
 from bnaudit.verbs.other_eps import try_other_eps
 from bnaudit.verbs.preprocessing import MOST_SAMPLES, try_preprocessing
 from bnaudit.verbs.samples import Reader, check_positive
@@ -93,7 +94,7 @@ def measure_with(
         if any(layer.role == "estimated" for layer in layers):
             wanted = _attributed(attribute)
             ranks = conditions.ranks
-            kept = attribution.Kept(reader, max(wanted, KEPT_SAMPLES), ranks)
+            kept = Kept(reader, max(wanted, KEPT_SAMPLES), ranks)
             try:
                 with progress("measuring", reader.total, "samples") as advance:
                     seen = measure_pass(
@@ -142,7 +143,7 @@ def _with_checks(
     audit: Audit,
     subject: Subject,
     stored: State,
-    kept: attribution.Kept,
+    kept: Kept,
     task: Task,
     policy: Policy,
 ) -> Audit:
