@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
 def test_the_benchmark_compares_two_ranks_with_one_and_with_two_that_work_alone() -> None:
     more_than_there_are = len(os.sched_getaffinity(0)) + 1

@@ -228,6 +228,7 @@ def test_the_end_of_the_first_rank_and_with_it_of_the_store_ends_the_others() ->
         assert "is rank 0, or the launcher, gone?" in str(error)
 
 
+@pytest.mark.slow  # a slow machine takes a slow rank for one that hangs
 @pytest.mark.parametrize("hung", [0, 1])
 def test_a_rank_that_hangs_is_named_once_the_others_have_waited_long_enough(
     hung: int, tmp_path: Path

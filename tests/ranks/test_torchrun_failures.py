@@ -139,6 +139,7 @@ def test_a_rank_that_is_killed_ends_the_job_with_nothing_written(job: Job, tmp_p
     assert (tmp_path / "better.pt").read_bytes() == b"as before"
 
 
+@pytest.mark.slow
 def test_an_image_that_one_rank_cannot_read_is_reported_once_with_its_path(
     job: Job, tmp_path: Path
 ) -> None:

@@ -68,6 +68,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...], object, str]] = {
     "dtype": (("--dtype", "bf16"), ("dtype",), "bf16", '"fp16"'),
     "channels_last": (("--channels-last",), ("channels_last",), True, "false"),
     "workers": (("--workers", "2"), ("workers",), 2, "9"),
+    "decode": (("--decode", "cpu"), ("decode",), "cpu", '"gpu"'),
     "seed": (("--seed", "5"), ("seed",), 5, "9"),
     "forward": (("--forward", "a.py:f"), ("forward",), "a.py:f", '"x.py:f"'),
     "task": (("--task", "other"), ("task",), "other", '"classification"'),
