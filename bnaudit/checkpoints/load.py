@@ -16,7 +16,7 @@ from bnaudit.checkpoints.formats import Format
 from bnaudit.checkpoints.layout import StateDict, find_state_dict
 from bnaudit.checkpoints.messages import first_line, input_error
 from bnaudit.checkpoints.names import Match, describe_mismatch, match_names
-from bnaudit.checkpoints.read import read_checkpoint
+from bnaudit.checkpoints.read import Checkpoint, read_checkpoint
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,30 @@ class LoadReport:
     ignored: tuple[str, ...]
     without_counter: tuple[str, ...]
 
+    @classmethod
+    def of(cls, path: Path, checkpoint: Checkpoint, weights: StateDict, match: Match) -> LoadReport:
+        """What came of loading the `weights` that were found in a checkpoint, as far as they match.
+
+        The sources of the match are names in `weights`.
+        """
+        return cls(
+            path=str(path),
+            format=checkpoint.format,
+            sha256=checkpoint.sha256,
+            key=weights.key,
+            other_keys=weights.others,
+            stripped=match.stripped,
+            added=match.added,
+            loaded=len(match.tensors),
+            names=match.sources,
+            dtypes={name: weights.tensors[own].dtype for name, own in match.sources.items()},
+            missing=match.missing,
+            unexpected=match.unexpected,
+            mismatched=tuple(map(str, match.mismatched)),
+            ignored=match.ignored,
+            without_counter=match.without_counter,
+        )
+
 
 def load_checkpoint(
     model: nn.Module,
@@ -74,23 +98,7 @@ def load_checkpoint(
     if not match.tensors or not (match.complete or allow_mismatch):
         raise input_error(path, describe_mismatch(match))
     _load(model, match.tensors, Path(path))
-    return LoadReport(
-        path=str(path),
-        format=checkpoint.format,
-        sha256=checkpoint.sha256,
-        key=weights.key,
-        other_keys=weights.others,
-        stripped=match.stripped,
-        added=match.added,
-        loaded=len(match.tensors),
-        names=match.sources,
-        dtypes={name: weights.tensors[own].dtype for name, own in match.sources.items()},
-        missing=match.missing,
-        unexpected=match.unexpected,
-        mismatched=tuple(map(str, match.mismatched)),
-        ignored=match.ignored,
-        without_counter=match.without_counter,
-    )
+    return LoadReport.of(path, checkpoint, weights, match)
 
 
 def _match_of_older_version(model: nn.Module, weights: StateDict, match: Match) -> Match:

@@ -50,23 +50,7 @@ def load_folder_weights(
     if not match.tensors or not (match.complete or allow_mismatch):
         raise input_error(path, describe_mismatch(match))
     model.load_state_dict(match.tensors, strict=False)
-    return LoadReport(
-        path=str(path),
-        format=checkpoint.format,
-        sha256=checkpoint.sha256,
-        key=weights.key,
-        other_keys=weights.others,
-        stripped=match.stripped,
-        added=match.added,
-        loaded=len(match.tensors),
-        names=match.sources,
-        dtypes={name: weights.tensors[own].dtype for name, own in match.sources.items()},
-        missing=match.missing,
-        unexpected=match.unexpected,
-        mismatched=tuple(map(str, match.mismatched)),
-        ignored=match.ignored,
-        without_counter=match.without_counter,
-    )
+    return LoadReport.of(path, checkpoint, weights, match)
 
 
 def read_weights(path: Path, *, trust_pickle: bool = False) -> Checkpoint:
