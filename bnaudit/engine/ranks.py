@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import itertools
 import socket
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from datetime import timedelta
-from typing import Literal, Protocol, TypeVar, cast
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Literal, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,8 +18,8 @@ from torch import Tensor
 
 from bnaudit.engine.message_board import MessageBoard
 from bnaudit.engine.packing import pack, unpack
-from bnaudit.engine.stopwatch import exchanging
-from bnaudit.errors import InputError, RankError
+from bnaudit.engine.rank_group import RankGroup
+from bnaudit.errors import InputError
 
 T = TypeVar("T")
 
@@ -33,8 +31,6 @@ TIMEOUT = 1800.0
 PADDED = 2**26
 """Bytes up to which what the ranks send is padded to one size: one collective instead of many."""
 
-
-BROKEN = "the connection between the ranks broke: start the job again"
 ENDED = "the launcher ended the job before its work was done"
 
 
@@ -159,24 +155,15 @@ def joined(
     ranks.close()
 
 
-def _wait_out(group: dist.ProcessGroup, begun: dist.Work) -> None:
-    """Hold a group until what was begun in it has come to an end."""
-    with suppress(RuntimeError):
-        begun.wait()
-
-
 class _Together:
-    """Several processes. Collectives go over a gloo group of our own, made anew after an error."""
+    """Several processes: values go over the group, errors and progress over the board."""
 
     def __init__(self, timeout: float) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self._board = MessageBoard(self.rank, self.size, timeout)
-        self._timeout = timeout
-        self._group: dist.ProcessGroup | None = None
-        self._begun: dist.Work | None = None
+        self._group = RankGroup(self.rank, self.size, self._board, timeout)
         self._agreed: BaseException | None = None
         self._bars = itertools.count()
-        self._refresh: Callable[[], None] = lambda: None
 
     @property
     def is_first(self) -> bool:
@@ -186,20 +173,7 @@ class _Together:
     def close(self, error: BaseException | None = None) -> None:
         """The board is taken down, the group given back. `error`: why, if anything is wrong."""
         self._board.close(error)
-        self._leave_group()
-
-    def _leave_group(self) -> None:
-        """Also in the middle of a collective; of those that wait in it, ours that is left ends."""
-        group, begun = self._group, self._begun
-        self._group = self._begun = None
-        if group is None:
-            return
-        with suppress(RuntimeError, ValueError):  # the caller may have destroyed all groups
-            dist.destroy_process_group(group)
-        if begun is not None and not begun.is_completed():
-            # Whoever lets go of the group waits for it: for a rank that hangs, very long.
-            left = threading.Thread(target=_wait_out, args=(group, begun), daemon=True)
-            left.start()
+        self._group.leave()
 
     # ---- collectives
 
@@ -219,20 +193,20 @@ class _Together:
         """At once where they are small, else one after another."""
         own = pack(value)
         size = torch.tensor([own.numel()], dtype=torch.int64, device="cpu")
-        sizes = [int(one) for one in self._all_gather(size)]
+        sizes = [int(one) for one in self._group.all_gather(size)]
         largest = max(sizes)
         if largest * self.size <= PADDED:
             padded = torch.zeros(largest, dtype=torch.uint8, device="cpu")
             padded[: own.numel()] = own
-            for one, length in zip(self._all_gather(padded), sizes, strict=True):
+            for one, length in zip(self._group.all_gather(padded), sizes, strict=True):
                 yield one[:length]
             return
         for rank, length in enumerate(sizes):
-            yield self._broadcast(own, rank, length)
+            yield self._group.broadcast(own, rank, length)
 
     def gather_tensor(self, values: Tensor) -> list[Tensor]:
         """One collective."""
-        return self._all_gather(values.contiguous())
+        return self._group.all_gather(values.contiguous())
 
     def from_first(self, make: Callable[[], T]) -> T:
         """The others wait."""
@@ -248,41 +222,8 @@ class _Together:
         nothing = torch.zeros(0, dtype=torch.uint8, device="cpu")
         own = pack(make()) if rank == self.rank else nothing
         size = torch.tensor([own.numel()], dtype=torch.int64, device="cpu")
-        self._run(lambda group: dist.broadcast(size, rank, group=group, async_op=True))
-        return unpack(self._broadcast(own, rank, int(size)))  # type: ignore[no-any-return]
-
-    def _all_gather(self, values: Tensor) -> list[Tensor]:
-        found = [torch.empty_like(values) for _ in range(self.size)]
-        self._run(lambda group: dist.all_gather(found, values, group=group, async_op=True))
-        return found
-
-    def _broadcast(self, own: Tensor, rank: int, size: int) -> Tensor:
-        values = own if rank == self.rank else torch.empty(size, dtype=torch.uint8, device="cpu")
-        if size:
-            self._run(lambda group: dist.broadcast(values, rank, group=group, async_op=True))
-        return values
-
-    def _run(self, start: Callable[[dist.ProcessGroup], dist.Work | None]) -> None:
-        """A collective, watched: it ends where another rank has failed, or is gone."""
-        with exchanging():
-            self._watched(start)
-
-    def _watched(self, start: Callable[[dist.ProcessGroup], dist.Work | None]) -> None:
-        if self._group is None:
-            self._board.meet()
-        self._board.next_step()
-        try:
-            if self._group is None:
-                span = timedelta(seconds=self._timeout + 60)
-                self._group = cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=span))
-            work = self._begun = start(self._group)
-            assert work is not None  # it is for ranks that are not in the group
-            self._board.wait_until(work.is_completed, self._refresh)
-            work.wait()
-            self._begun = None
-        except RuntimeError as error:  # how gloo says that a connection is gone
-            gone = self._board.who_is_gone(BROKEN)
-            raise gone from error if isinstance(gone, RankError) else gone.__cause__
+        self._group.fill(size, rank)
+        return unpack(self._group.broadcast(own, rank, int(size)))  # type: ignore[no-any-return]
 
     # ---- errors
 
@@ -291,15 +232,15 @@ class _Together:
         """Posts what is raised; the first to be posted is raised on all ranks."""
         try:
             yield
-            self._all_gather(torch.zeros(1, dtype=torch.float64, device="cpu"))
+            self._group.all_gather(torch.zeros(1, dtype=torch.float64, device="cpu"))
         except BaseException as error:
             if error is self._agreed:
                 raise
             ended = isinstance(error, Terminated)
             known = self._board.who_is_gone(ENDED) if ended else error
             agreed = self._agreed = self._board.post(known)
-            self._leave_group()
-            self._refresh = lambda: None
+            self._group.leave()
+            self._group.refresh = lambda: None
             if agreed is error:
                 raise
             raise agreed from agreed.__cause__ or error
@@ -331,7 +272,7 @@ class _Together:
                 show(total)
 
         if self.is_first:
-            self._refresh = lambda: show(self._board.add(key, 0))
+            self._group.refresh = lambda: show(self._board.add(key, 0))
         return advanced
 
 
