@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bnaudit.engine.not_finite import outputs_not_finite, scores_not_finite
+from bnaudit.engine.output_parts import class_scores, output_parts
 from bnaudit.engine.ranks import Ranks
 from bnaudit.errors import InputError
 from bnaudit.results import Marks, NetworkAudit, Score
@@ -25,17 +26,6 @@ from bnaudit.stats.outputs import (
 
 Task = Literal["auto", "classification", "other"]
 Compare = Callable[[Any, Any], float | Mapping[str, float]]
-
-
-def class_scores(output: Any) -> Tensor | None:
-    """The logits (N, K ≥ 2) of a classifier's output: the tensor itself or its `logits`."""
-    if isinstance(output, Mapping):
-        output = output.get("logits")
-    elif not isinstance(output, Tensor):
-        output = getattr(output, "logits", None)
-    if isinstance(output, Tensor) and output.dim() == 2 and output.shape[1] >= 2:
-        return output if output.is_floating_point() else None
-    return None
 
 
 class OutputComparison:
@@ -88,7 +78,7 @@ class OutputComparison:
                 self._add("discordant", paired_correct_sums(a, b, labels), samples)
             return
         self._agreed.append((batch, None))
-        self._compare_parts(_parts("output", deployed), _parts("output", other))
+        self._compare_parts(output_parts("output", deployed), output_parts("output", other))
 
     def together(self, ranks: Ranks) -> None:
         """From here on the account of all ranks. Waits for the device."""
@@ -182,7 +172,7 @@ class OutputComparison:
     ) -> None:
         if logits is not None and len(logits) < samples:
             logits = None  # which sample a row is of is not known
-        parts = _parts("output", output).values()
+        parts = output_parts("output", output).values()
         found = outputs_not_finite((part for part in parts if part is not logits), samples)
         if logits is not None:
             scores = scores_not_finite(logits)
@@ -296,26 +286,3 @@ def _check_range(low: int, high: int, classes: int) -> None:
             f"the labels run from {low} to {high}, the model has {classes} outputs (classes 0 to "
             f"{classes - 1}): check the data and --model, or use --task other"
         )
-
-
-def _parts(name: str, output: Any, above: tuple[int, ...] = ()) -> dict[str, Tensor]:
-    """All tensors of a nested output by their path. Modules in it are no outputs.
-
-    `above`: the identities of what it is part of, so that what refers to itself comes to an end.
-    """
-    if isinstance(output, Tensor):
-        return {name: output}
-    if isinstance(output, nn.Module) or id(output) in above:
-        return {}
-    above = (*above, id(output))
-    if isinstance(output, Mapping):
-        items = [(f"{name}.{key}", value) for key, value in output.items()]
-    elif isinstance(output, (list, tuple)):
-        items = [(f"{name}[{i}]", value) for i, value in enumerate(output)]
-    elif hasattr(output, "__dict__"):
-        items = [(f"{name}.{key}", value) for key, value in vars(output).items()]
-    else:
-        return {}
-    return {
-        path: tensor for key, value in items for path, tensor in _parts(key, value, above).items()
-    }

@@ -16,7 +16,7 @@ from torch import Tensor
 from bnaudit.engine.batches import Batch, slice_batch
 from bnaudit.engine.conditions import Subject
 from bnaudit.engine.first_layers import FirstShift, first_shift
-from bnaudit.engine.outputs import class_scores
+from bnaudit.engine.output_parts import class_scores
 from bnaudit.engine.state import reseed, seeded
 from bnaudit.errors import ModelError, NonFiniteError
 from bnaudit.results import Candidate, Change, Preprocessing
