@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 
 import numpy as np
 from scipy import stats as scipy_stats
@@ -32,7 +32,8 @@ from bnaudit.stats.mixture import combined, left_over, share_of
 from bnaudit.stats.moments import merge, pool
 from bnaudit.stats.shift import inherited_shift, squared_shift
 from bnaudit.verbs.bars import Bar
-from bnaudit.verbs.calibration import first_samples, fitting_samples, memory_estimate
+from bnaudit.verbs.calibration import first_samples
+from bnaudit.verbs.calibration_memory import fitting_samples, memory_estimate
 from bnaudit.verbs.few_layers import Search, corrected_condition, groups_of
 from bnaudit.verbs.figures import shift_estimates, variance_ratio
 
@@ -124,7 +125,8 @@ def attribute(
         with conditions.entered(model), conditions.ranks.as_one():
             return _Work(model, layers, batches, conditions, task).run(audit, found, bar)
     except (ModelError, NonFiniteError) as error:
-        note = f"own and inherited shift are not known: {error}"
+        said = conditions.ranks.from_first(partial(str, error))  # a rank's own names no rank
+        note = f"own and inherited shift are not known: {said}"
         return replace(audit, attribution=replace(found, note=note))
 
 

@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 from torch import nn
@@ -167,7 +168,8 @@ def _with_checks(
     try:
         preprocessing, checks = ranks.from_first(checked)
     except (ModelError, NonFiniteError) as error:
-        return replace(audit, notes=(*audit.notes, f"the data were not checked: {error}"))
+        said = ranks.from_first(partial(str, error))  # the others' names the rank
+        return replace(audit, notes=(*audit.notes, f"the data were not checked: {said}"))
     return replace(audit, preprocessing=preprocessing, data_checks=checks)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -53,6 +54,7 @@ class Recalibration:
     applied: bool = False
     _layers: dict[str, BNLayer] = field(default_factory=dict, repr=False)
     _before: dict[BNLayer, Statistics] = field(default_factory=dict, repr=False)
+    _others: dict[BNLayer, Statistics] = field(default_factory=dict, repr=False)
 
     @property
     def decision(self) -> Decision:
@@ -66,11 +68,13 @@ class Recalibration:
     def apply(self, others: Mapping[BNLayer, Statistics] | None = None) -> None:
         """Write the new statistics into the model's own buffers.
 
-        `others`: what layers that did not change get, on a rank whose own are not the first one's.
+        `others`: what layers that did not change get, on a rank whose own are not the first one's;
+        they get it again without being told when this is called after `revert`.
         """
         if self.applied:
             return
-        statistics = dict(others or {})
+        self._others = dict(others if others is not None else self._others)
+        statistics = dict(self._others)
         statistics |= {self._layers[name]: pair for name, pair in self.statistics.items()}
         self._before = {
             layer: (layer.estimated[0].clone(), layer.estimated[1].clone()) for layer in statistics
@@ -256,7 +260,7 @@ def _calibrate(
     except ForwardError as error:
         if plan.method != "exact":
             raise
-        fault = one_line(error.__cause__ or error)
+        fault = ranks.from_first(partial(one_line, error.__cause__ or error))
     note = (
         f"the forwards influence each other when they run together ({fault}): the model, or a "
         "hook, keeps state of its own during a forward; so layer by layer instead"
