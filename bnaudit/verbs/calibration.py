@@ -8,12 +8,11 @@ from functools import partial, reduce
 
 import torch
 
-from bnaudit.engine.batches import Batch, content_hashes, data_bytes, labels_of
+from bnaudit.engine.batches import Batch, content_hashes, labels_of
 from bnaudit.engine.books import LayerRecord
 from bnaudit.engine.conditions import Conditions, Subject
 from bnaudit.engine.exact import exact
 from bnaudit.engine.layers import BNLayer
-from bnaudit.engine.memory import SHARE, free_memory, in_words
 from bnaudit.engine.population import Calibration, Result, Rule
 from bnaudit.engine.ranks import ALONE, Ranks
 from bnaudit.engine.sequential import sequential
@@ -24,16 +23,15 @@ from bnaudit.errors import InputError
 from bnaudit.results import MemoryEstimate, Method
 from bnaudit.stats.moments import merge, pool
 from bnaudit.stats.shift import channel_mean, squared_shift
+from bnaudit.verbs.calibration_memory import (
+    activations_in_words,
+    fitting_on_host,
+    fitting_samples,
+    is_large,
+    memory_estimate,
+)
 from bnaudit.verbs.samples import MapReader, Reader
 from bnaudit.verbs.sources import HostRoom
-
-SLACK = 1.1
-"""What allocators add to the bytes of tensors."""
-
-_CPU = torch.device("cpu")
-
-HELD = 0.25
-"""A data set that fills more of the host's free memory than this is read again for every pass."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +110,8 @@ def make_plan(subject: Subject, reader: Reader, choice: Choice, say: Callable[[s
         memory = memory_estimate(trial, first, share, conditions, choice.max_memory)
         memory = min(ranks.gather(memory), key=lambda one: one.limit - one.needed)
         fitting = fitting_samples(memory, trial, first)
-        fitting = min(ranks.gather(min(fitting, _fitting_host(first, share, ranks))))
-        needs = _needs(memory, share)
+        fitting = min(ranks.gather(min(fitting, fitting_on_host(first, share, ranks))))
+        needs = activations_in_words(memory, share)
         if fitting >= share:
             say(f"exact: {needs}")
         elif choice.all_samples or fitting < _fewest(reader, first):
@@ -169,51 +167,6 @@ def _fewer(
     return reader, first_samples(stream, samples, ALONE)
 
 
-def _needs(memory: MemoryEstimate, samples: int) -> str:
-    of = f"{samples:,} sample" if samples == 1 else f"{samples:,} samples"
-    return (
-        f"the activations of {of} take about {in_words(memory.needed)} at once, of "
-        f"{in_words(memory.limit)} on {memory.device} that may be used"
-    )
-
-
-def memory_estimate(
-    trial: Trial, first: Batch, samples: int, conditions: Conditions, limit: int | None
-) -> MemoryEstimate:
-    """What `exact` would hold of `samples` samples; `limit` in bytes, None: what is free.
-
-    On every rank: those that work on one device share what is free.
-    """
-    device = conditions.device
-    per_sample = int(SLACK * trial.live_bytes) + _bytes_of(first)
-    extra = _extra(trial, first)
-    if limit is None:
-        limit = int(SHARE * free_memory(device) / conditions.ranks.sharing(device))
-    return MemoryEstimate(per_sample, per_sample * samples + extra, limit, str(device))
-
-
-def fitting_samples(memory: MemoryEstimate, trial: Trial, first: Batch) -> int:
-    """How many samples' activations the limit allows."""
-    return max(0, (memory.limit - _extra(trial, first)) // max(1, memory.per_sample))
-
-
-def _fitting_host(first: Batch, samples: int, ranks: Ranks) -> int:
-    """How many of the samples' data the host can hold while they are worked on."""
-    room = int(SHARE * free_memory(_CPU) / ranks.sharing(_CPU))
-    return min(samples, room // max(1, _bytes_of(first)))
-
-
-def _extra(trial: Trial, first: Batch) -> int:
-    """What the one forward that is running needs beside what all of them keep."""
-    transient = max(0, trial.peak_bytes - trial.live_bytes) * first.size
-    return int(SLACK * (trial.fixed_bytes + transient))
-
-
-def _bytes_of(batch: Batch) -> int:
-    """What one sample's data take, on average."""
-    return data_bytes(batch.data) // max(1, batch.size)
-
-
 def _hold(
     reader: Reader,
     stream: list[Batch] | None,
@@ -228,8 +181,7 @@ def _hold(
         return Batches(stream, groups, _samples(reader, stream))
     assert isinstance(reader, MapReader)
     samples = reader.samples or 0
-    share = _bytes_of(first) * largest_share(reader, None, samples)
-    large = share > HELD * free_memory(_CPU) / ranks.sharing(_CPU)
+    large = is_large(first, largest_share(reader, None, samples), ranks)
     if method != "exact" and any(ranks.gather(large)):
         return Batches(reader, reader.groups, samples, partial(reseed, seed, device))
     with ranks.as_one():

@@ -13,7 +13,7 @@ from bnaudit.engine.batches import Batch, data_bytes, slice_batch
 from bnaudit.engine.memory import free_memory
 from bnaudit.engine.ranks import ALONE, Ranks
 from bnaudit.stats.jackknife import deal, group_count
-from bnaudit.verbs.calibration import HELD
+from bnaudit.verbs.calibration_memory import HELD
 from bnaudit.verbs.samples import MapReader, Reader
 
 _CPU = torch.device("cpu")

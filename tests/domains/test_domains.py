@@ -306,7 +306,7 @@ def test_a_shared_head_is_compared_with_statistics_for_each_level() -> None:
 def test_statistics_of_each_call_are_left_out_where_memory_does_not_hold_the_samples(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("bnaudit.verbs.calibration.free_memory", lambda device: 4096)
+    monkeypatch.setattr("bnaudit.verbs.calibration_memory.free_memory", lambda device: 4096)
     images, labels = digits("test")
     made = domains(trained_levels(), {"digits": as_data(images, labels)})
     assert any("too much, so layer by layer" in note for note in made.notes)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from bnaudit.engine import memory
 from bnaudit.errors import InputError
-from bnaudit.verbs import calibration, sources
+from bnaudit.verbs import calibration_memory, sources
 
 BATCH = 8
 
@@ -83,7 +83,7 @@ def test_a_dataloader_over_an_endless_dataset_is_split() -> None:
 
 
 def with_little_memory(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    for module in (memory, calibration, sources):
+    for module in (memory, calibration_memory, sources):
         if hasattr(module, "free_memory"):
             monkeypatch.setattr(module, "free_memory", lambda device: size)
 
