@@ -229,8 +229,10 @@ def chosen_samples(loader: DataLoader[Any]) -> Any | None:
     sampler = loader.batch_sampler.sampler
     if isinstance(sampler, SubsetRandomSampler):
         return Subset(dataset, list(sampler.indices))
-    plain = isinstance(sampler, SequentialSampler | RandomSampler | DistributedSampler)
-    return dataset if plain else None
+    if isinstance(sampler, RandomSampler):  # it may draw some twice, or not all
+        whole = not sampler.replacement and sampler.num_samples == len(cast(Sized, dataset))
+        return dataset if whole else None
+    return dataset if isinstance(sampler, SequentialSampler | DistributedSampler) else None
 
 
 def _from_dataset(

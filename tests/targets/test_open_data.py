@@ -40,6 +40,8 @@ def loader(): return DataLoader(data, batch_size=4, collate_fn=pair, shuffle=Tru
 def part(): return DataLoader(data, batch_size=2, sampler=SubsetRandomSampler([1, 3, 5]))
 def weighted():
     return DataLoader(data, batch_size=2, sampler=WeightedRandomSampler(torch.ones(6), 6))
+def repeating(): return DataLoader(data, 2, sampler=RandomSampler(data, replacement=True))
+def fewer(): return DataLoader(data, 2, sampler=RandomSampler(data, num_samples=4))
 def unbatched(): return DataLoader(data, batch_size=None)
 def own_batches():
     return DataLoader(data, batch_sampler=BatchSampler(SequentialSampler(data), 3, False))
@@ -158,7 +160,8 @@ def test_a_loader_with_a_batch_sampler_gives_its_batch_size(write: Write) -> Non
 
 
 @pytest.mark.parametrize(
-    "name", ["weighted", "unbatched", "brighter", "stream", "batches", "generated"]
+    "name",
+    ["weighted", "repeating", "fewer", "unbatched", "brighter", "stream", "batches", "generated"],
 )
 def test_batches_that_are_not_ours_to_order_are_a_stream(write: Write, name: str) -> None:
     target = open_data(factory(write, name), {}, None)
